@@ -1,0 +1,99 @@
+"""The address book: where everything of a running fleet listens. It holds no secret; any process may read it.
+
+Written by the provider at apply, read by the client, the topology and the reports. Nothing else in the project assumes
+that two engines are on the same host.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from pgfleet.names import NodeName
+
+Kind = Literal["voter", "reader"]
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdAddress:
+    """One etcd member. ``region`` is where it stands."""
+
+    name: str
+    region: str
+    host: str
+    client_port: int
+    peer_port: int
+
+    @property
+    def url(self) -> str:
+        return f"https://{self.host}:{self.client_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAddress:
+    """One PostgreSQL server and the Patroni beside it."""
+
+    name: NodeName
+    kind: Kind
+    host: str
+    port: int
+    rest_port: int
+
+    @property
+    def rest_url(self) -> str:
+        return f"https://{self.host}:{self.rest_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolerAddress:
+    """A region's PgBouncer, and the HAProxy behind it: per shard a read-write and a read-only port."""
+
+    region: str
+    host: str
+    port: int
+    read_write: dict[str, int] = field(default_factory=dict)
+    read_only: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AddressBook:
+    """Everything of one fleet.
+
+    :param database: the database that holds the application's tables, the same on every shard.
+    :param folder: absolute path of the fleet's state folder on this host (secrets and certificates are below it).
+    """
+
+    fleet: str
+    folder: str
+    database: str
+    etcd: tuple[EtcdAddress, ...] = ()
+    nodes: tuple[NodeAddress, ...] = ()
+    poolers: tuple[PoolerAddress, ...] = ()
+
+    def node(self, name: NodeName) -> NodeAddress | None:
+        return next((n for n in self.nodes if n.name == name), None)
+
+    def of_shard(self, shard: str) -> tuple[NodeAddress, ...]:
+        return tuple(n for n in self.nodes if n.name.shard == shard)
+
+    def to_json(self) -> str:
+        """Stable text: keys in order, a name as ``shard/region-number``."""
+        document = asdict(self)
+        for raw, node in zip(document["nodes"], self.nodes, strict=True):
+            raw["name"] = str(node.name)
+        return json.dumps(document, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> AddressBook:
+        """:raises ValueError: the text is not an address book."""
+        try:
+            raw = json.loads(text)
+            return cls(
+                fleet=raw["fleet"], folder=raw["folder"], database=raw["database"],
+                etcd=tuple(EtcdAddress(**e) for e in raw["etcd"]),
+                nodes=tuple(NodeAddress(**(n | {"name": NodeName.parse(n["name"])})) for n in raw["nodes"]),
+                poolers=tuple(PoolerAddress(**p) for p in raw["poolers"]),
+            )  # fmt: skip
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not an address book: {error!r}") from error
