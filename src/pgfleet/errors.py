@@ -120,3 +120,23 @@ class SecretUnreadable(Unreachable):
     """
 
     code = "PGF-U102"
+
+
+class EtcdUnreachable(Unreachable):
+    """No etcd member answered in time, or a watch of one ended.
+
+    Fewer than a majority of the members live, or the network between is cut. PostgreSQL goes on serving (Patroni's
+    failsafe mode), but nothing can be elected until etcd is back: ``pgfleet status`` shows its members. Where the answer
+    of a write was lost, the write may have happened: look again.
+    """
+
+    code = "PGF-U110"
+
+
+class EtcdRefused(StepFailed):
+    """etcd answered, and said no: permission denied, a wrong password, a request it does not understand.
+
+    The message is etcd's own. After ``pgfleet apply`` users, roles and passwords agree again.
+    """
+
+    code = "PGF-E110"
