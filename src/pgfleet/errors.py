@@ -140,3 +140,25 @@ class EtcdRefused(StepFailed):
     """
 
     code = "PGF-E110"
+
+
+class WrongUsage(PgfleetError):
+    """The command line is wrong: an unknown command or option, or a value that is missing or not understood.
+
+    Nothing was done. ``pgfleet --help`` lists the commands, ``pgfleet COMMAND --help`` the options of one; ``-f``, ``--json`` and
+    ``--state`` are accepted before and after the command's name.
+    """
+
+    code = "PGF-C001"
+    kind = "usage"
+    exit_status = 2
+
+
+class FileUnreadable(WrongUsage):
+    """The file that declares the fleet is absent or cannot be read as UTF-8 text.
+
+    pgfleet reads ``fleet.yaml`` of the working folder unless ``-f FILE`` says otherwise. ``pgfleet init`` writes one to start from.
+    """
+
+    code = "PGF-C002"
+    kind = "error"
