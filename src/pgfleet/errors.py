@@ -162,3 +162,14 @@ class FileUnreadable(WrongUsage):
 
     code = "PGF-C002"
     kind = "error"
+
+
+class EnginesMissing(Unreachable):
+    """The engines' own programs were not found on this host: Patroni's Python, or one of Debian's packages.
+
+    ``script/bootstrap`` installs what is missing and says where. Patroni is looked for in ``$PGFLEET_ENGINES``, then in
+    root's place, then in the user's, in a folder named by the hash of ``engines.lock``: a new version of pgfleet may
+    want a new one.
+    """
+
+    code = "PGF-U201"
