@@ -39,7 +39,13 @@ class PgfleetError(Exception):
 
     def to_json(self) -> dict[str, object]:
         """A stable shape for ``--json``: code, kind, message, seen, hint."""
-        return {"code": self.code, "kind": self.kind, "message": self.message, "seen": list(self.seen), "hint": self.hint}
+        return {
+            "code": self.code,
+            "kind": self.kind,
+            "message": self.message,
+            "seen": list(self.seen),
+            "hint": self.hint,
+        }
 
 
 class SpecError(PgfleetError):
@@ -126,8 +132,8 @@ class EtcdUnreachable(Unreachable):
     """No etcd member answered in time, or a watch of one ended.
 
     Fewer than a majority of the members live, or the network between is cut. PostgreSQL goes on serving (Patroni's
-    failsafe mode), but nothing can be elected until etcd is back: ``pgfleet status`` shows its members. Where the answer
-    of a write was lost, the write may have happened: look again.
+    failsafe mode), but nothing can be elected until etcd is back: ``pgfleet status`` shows its members. Where the
+    answer of a write was lost, the write may have happened: look again.
     """
 
     code = "PGF-U110"
@@ -145,8 +151,8 @@ class EtcdRefused(StepFailed):
 class WrongUsage(PgfleetError):
     """The command line is wrong: an unknown command or option, or a value that is missing or not understood.
 
-    Nothing was done. ``pgfleet --help`` lists the commands, ``pgfleet COMMAND --help`` the options of one; ``-f``, ``--json`` and
-    ``--state`` are accepted before and after the command's name.
+    Nothing was done. ``pgfleet --help`` lists the commands, ``pgfleet COMMAND --help`` the options of one; ``-f``,
+    ``--json`` and ``--state`` are accepted before and after the command's name.
     """
 
     code = "PGF-C001"
@@ -157,7 +163,8 @@ class WrongUsage(PgfleetError):
 class FileUnreadable(WrongUsage):
     """The file that declares the fleet is absent or cannot be read as UTF-8 text.
 
-    pgfleet reads ``fleet.yaml`` of the working folder unless ``-f FILE`` says otherwise. ``pgfleet init`` writes one to start from.
+    pgfleet reads ``fleet.yaml`` of the working folder unless ``-f FILE`` says otherwise. ``pgfleet init`` writes one
+    to start from.
     """
 
     code = "PGF-C002"
@@ -173,3 +180,43 @@ class EnginesMissing(Unreachable):
     """
 
     code = "PGF-U201"
+
+
+class JournalUnreadable(Unreachable):
+    """The fleet's journal cannot be opened or written: another user's, a full disk, or locked for too long.
+
+    Nothing is done that could not be journaled first. The journal is ``journal.db`` in the fleet's state folder, of
+    mode 0600: run the command as the user who applied the fleet, and look at the folder's disk.
+    """
+
+    code = "PGF-U103"
+
+
+class JournalBroken(Unproven):
+    """A row of the journal is not what was appended, or is missing: its hash does not follow from the row before it.
+
+    Somebody, or a failing disk, changed ``journal.db``. The rows before the one that is named still hold. Keep the
+    file, and compare it with the copies that were taken of it.
+    """
+
+    code = "PGF-P101"
+
+
+class PostgresMissing(Unreachable):
+    """The major version of PostgreSQL that the file asks for has no server binaries on this host.
+
+    Install it, or say in the file (``postgres:``) one of those that are here. 15 is what is tested; newer majors
+    work where their binaries are, and `plan` says that they are untested.
+    """
+
+    code = "PGF-U202"
+
+
+class NoFreePort(Unreachable):
+    """Every port that pgfleet may give out (15000 to 32000, below the ephemeral range) is in use or promised to a
+    fleet.
+
+    `pgfleet destroy` gives a fleet's ports back; `ss -ltn` shows who listens.
+    """
+
+    code = "PGF-U203"

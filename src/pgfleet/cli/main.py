@@ -1,7 +1,7 @@
 """The command ``pgfleet``: its table of commands, the options that all of them have, and what becomes of an exception.
 
-Start-up is measured (``--help`` in 300 ms or less): only the module of the command that was asked for is imported, and it
-imports what is heavy (pydantic, httpx, asyncpg, rich) inside its functions.
+Start-up is measured (``--help`` in 300 ms or less): only the module of the command that was asked for is imported,
+and it imports what is heavy (pydantic, httpx, asyncpg, rich) inside its functions.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from pgfleet.cli import view
 from pgfleet.cli.options import HELP, Options, hoist
 from pgfleet.errors import PgfleetError, WrongUsage
 
-#: Name -> module below cli/commands and its function, in the order of ``--help``. A command that does not work is not here.
+#: Name -> module below cli/commands and its function, in the order of ``--help``. A command that does not work is
+#: not here.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "log": ("log", "log"),
     "version": ("version", "version"),
 }
 
@@ -72,9 +74,11 @@ def _run(options: Options, words: Sequence[str]) -> int:
 
 @cache
 def _app(only: str | None) -> typer.Typer:
-    """The typer application: with the command ``only``, or with all (for ``--help`` and for a name that nobody knows)."""
+    """The typer application: with the command ``only``, or with all (for ``--help`` and for a name that nobody
+    knows)."""
     app = typer.Typer(
-        name="pgfleet", rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, no_args_is_help=True,
+        name="pgfleet", rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False,
+        no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     )  # fmt: skip
     app.callback()(_root)
@@ -90,18 +94,24 @@ def _version(asked: bool) -> None:
 
 
 def _root(
-    file: Annotated[str, typer.Option("-f", "--file", metavar="FILE", help="The file that declares the fleet.")] = "fleet.yaml",
+    file: Annotated[
+        str, typer.Option("-f", "--file", metavar="FILE", help="The file that declares the fleet.")
+    ] = "fleet.yaml",
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     state: Annotated[
         str | None,
-        typer.Option("--state", metavar="DIR", help="Where the state of fleets is kept ($PGFLEET_STATE; /var/lib/pgfleet for root)."),
+        typer.Option(
+            "--state",
+            metavar="DIR",
+            help="Where the state of fleets is kept ($PGFLEET_STATE; /var/lib/pgfleet for root).",
+        ),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_version, help="Which pgfleet, on which Python.")
     ] = False,
 ) -> None:
-    """One file declares a sharded, geo-replicated, highly available PostgreSQL fleet; pgfleet plans it, runs it, routes an
-    application's queries to it, and proves by measurement that it keeps its promises.
+    """One file declares a sharded, geo-replicated, highly available PostgreSQL fleet; pgfleet plans it, runs it,
+    routes an application's queries to it, and proves by measurement that it keeps its promises.
 
     The three options -f, --json and --state are accepted before and after the command."""
 
@@ -131,7 +141,8 @@ def _takes_value(name: str) -> Collection[str]:
 
 
 def _quiet() -> int:
-    """The reader of our output went away (``pgfleet log | head``): no message, and none from the interpreter's own flush."""
+    """The reader of our output went away (``pgfleet log | head``): no message, and none from the interpreter's own
+    flush."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 128 + signal.SIGPIPE
 

@@ -1,7 +1,8 @@
-"""Options that every command has, accepted before and after the command's name: ``-f FILE``, ``--json``, ``--state DIR``.
+"""Options that every command has, accepted before and after the command's name: ``-f FILE``, ``--json``, ``--state
+DIR``.
 
-They are taken out of the command line before typer reads it, because typer knows an option only on the side of the command
-where it was declared, and nobody remembers which.
+They are taken out of the command line before typer reads it, because typer knows an option only on the side of the
+command where it was declared, and nobody remembers which.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ class Options:
 def hoist(argv: Sequence[str], takes_value: Callable[[str], Collection[str]]) -> tuple[Options, list[str]]:
     """Take the options of every command out of ``argv``, up to ``--``.
 
-    :param takes_value: the options of a command that are followed by a value, by the command's name: that value is never read as
-        an option (``sql -c --json`` asks the server a strange question; it does not ask for JSON).
+    :param takes_value: the options of a command that are followed by a value, by the command's name: that value is
+        never read as an option (``sql -c --json`` asks the server a strange question; it does not ask for JSON).
     :raises WrongUsage: an option without its value.
     """
     options = Options()

@@ -1,7 +1,8 @@
 """What a person reads, and what a program reads: every command prints through here.
 
-A table is drawn for the terminal it is on; into a pipe it goes as plain text in full width, so that grep and awk can read
-it. Colour is for terminals only, unless ``FORCE_COLOR`` asks for it; ``NO_COLOR`` always wins (https://no-color.org).
+A table is drawn for the terminal it is on; into a pipe it goes as plain text in full width, so that grep and awk can
+read it. Colour is for terminals only, unless ``FORCE_COLOR`` asks for it; ``NO_COLOR`` always wins
+(https://no-color.org).
 """
 
 from __future__ import annotations
@@ -99,7 +100,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     for name, numeric in zip(columns, right, strict=True):
         drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
-        # Text, not str: what stands in brackets is a cell's text, never rich's markup; ANSI styles made by paint() are kept.
+        # Text, not str: what stands in brackets is a cell's text, never rich's markup; ANSI styles made by paint()
+        # are kept.
         drawn.add_row(*(Text.from_ansi(cell) for cell in row))
     Console(no_color=not coloured(sys.stdout), highlight=False).print(drawn)
 
@@ -129,8 +131,8 @@ def confirm(question: str) -> bool:
 class Steps:
     """Progress of steps, a line as each ends: ``✔ node stem/us-east-1 streaming 3.2 s``.
 
-    On a terminal the last line says what is still being done; into a pipe only what ended is written. Silent with ``--json``,
-    whose stdout holds one document.
+    On a terminal the last line says what is still being done; into a pipe only what ended is written. Silent with
+    ``--json``, whose stdout holds one document.
     """
 
     def __init__(self, *, silent: bool = False, stream: TextIO | None = None) -> None:
