@@ -220,3 +220,32 @@ class NoFreePort(Unreachable):
     """
 
     code = "PGF-U203"
+
+
+class PatroniUnreachable(Unreachable):
+    """Patroni's REST of a node did not answer in time: the node is down, hangs, or its certificate is not the fleet's.
+
+    `pgfleet status` shows which nodes live; the node's own log is `nodes/SHARD/MEMBER/log/patroni.log` in the state
+    folder.
+    """
+
+    code = "PGF-U204"
+
+
+class PatroniRefused(StepFailed):
+    """Patroni answered, and said no: the candidate is not eligible, another change is under way, or a value is not
+    allowed.
+
+    What it said stands under `seen`. `pgfleet status` shows whether the shard has a healthy candidate.
+    """
+
+    code = "PGF-E201"
+
+
+class MigrationFilesWrong(SpecError):
+    """The folder given to ``pgfleet migrate`` is not a sequence of migrations; its diagnostics say where and how.
+
+    Nothing was applied. Mend the files: they are numbered from 0001 without gaps (``0001_questions.sql``).
+    """
+
+    code = "PGF-M100"

@@ -1,0 +1,266 @@
+"""Migrations: a folder of numbered SQL files, what is wrong with it, and which files are due on a shard.
+
+A file says in the comments at its head which tables' shards it is for, and whether it can run in a transaction::
+
+    -- tables: questions, users
+    -- pgfleet: no-transaction
+
+Without the first it is for every shard; without the second it is one transaction, record included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+from pgfleet.diagnostics import Diagnostic, Position
+from pgfleet.errors import MigrationFilesWrong
+from pgfleet.plan.statements import Statement, place, split
+
+_FILE = re.compile(r"(\d{4})_([a-z0-9]+(?:_[a-z0-9]+)*)\.sql")
+_HEADER = re.compile(r"--\s*(tables|pgfleet)\s*:\s*(.*?)\s*")
+
+#: What may be wrong with a folder of migrations; each has a page under docs/errors.
+CODES: dict[str, str] = {
+    "PGF-M101": (
+        "The folder holds no migration. Its files are named by number and what they do: `0001_questions.sql`."
+    ),
+    "PGF-M102": (
+        "A file's name is not four digits, an underscore, and words of lower-case letters and digits, joined by "
+        "underscores. A `.sql` file with another name would never be applied, so it is refused instead of "
+        "ignored."
+    ),
+    "PGF-M103": (
+        "Two files have the same number: in which order they apply would be a guess. Give the newer one the next "
+        "free number; if it was applied somewhere already, give that number to the other one."
+    ),
+    "PGF-M104": (
+        "A number is missing between the first file (0001) and the last. Either a file was not checked out, or "
+        "numbers were left out by mistake; applying the later ones first could not be undone."
+    ),
+    "PGF-M105": (
+        "The line `-- tables:` names a table that fleet.yaml does not declare, or names none: the shards that the "
+        "file is for cannot be known."
+    ),
+    "PGF-M106": ("The line `-- pgfleet:` holds a word other than `no-transaction`."),
+    "PGF-M107": (
+        "The file ends or begins a transaction itself (BEGIN, COMMIT, ROLLBACK, …). pgfleet puts the file and the "
+        "record of it into one transaction, so that a kill leaves both or neither. For statements that cannot run "
+        "in a transaction write `-- pgfleet: no-transaction` at its head."
+    ),
+    "PGF-M108": (
+        "`COPY … FROM STDIN` needs a client that sends the rows; a migration has none. Use INSERT, or load the "
+        "rows through `pgfleet sql`."
+    ),
+    "PGF-M109": (
+        "A statement of a file without transaction cannot be repeated: if the run is stopped after it, the next "
+        "run would fail at it. Write IF NOT EXISTS, OR REPLACE or IF EXISTS."
+    ),
+    "PGF-M110": (
+        "A statement that PostgreSQL refuses inside a transaction (CREATE INDEX CONCURRENTLY, VACUUM, …) stands "
+        "in a file that is one. Put it into a file of its own with `-- pgfleet: no-transaction` at its head."
+    ),
+    "PGF-M111": ("The file is not UTF-8 text."),
+}
+
+_OWN_TRANSACTION = ("begin", "start", "commit", "end", "rollback", "abort")
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One file.
+
+    :param path: as the person named it, for diagnostics.
+    :param tables: whose shards it is for; empty means every shard.
+    :param sha256: of the file's bytes, in hexadecimal.
+    """
+
+    number: int
+    file: str
+    path: str
+    text: str
+    sha256: str
+    tables: tuple[str, ...] = ()
+    transaction: bool = True
+
+    @cached_property
+    def statements(self) -> tuple[Statement, ...]:
+        return split(self.text)
+
+    def is_for(self, shard: str, shards_of: Mapping[str, Collection[str]]) -> bool:
+        """:param shards_of: the shards of each table."""
+        return not self.tables or any(shard in shards_of[table] for table in self.tables)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A shard's record of a file. ``finished`` is false for a file without transaction that was begun and not ended."""
+
+    number: int
+    file: str
+    sha256: str
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """A shard's record that contradicts the folder."""
+
+    record: Applied
+    why: str
+
+
+def read_migrations(folder: str, files: Mapping[str, bytes], tables: Collection[str]) -> tuple[Migration, ...]:
+    """The migrations of ``folder``, in order.
+
+    :param files: the bytes of its ``.sql`` files by name.
+    :param tables: those that the fleet declares.
+    :raises MigrationFilesWrong: with everything that is wrong, at once.
+    """
+    found: list[Diagnostic] = []
+    migrations: dict[int, Migration] = {}
+    for name in sorted(files):
+        path = f"{folder.rstrip('/')}/{name}"
+        top = Position(path, 1, 1)
+        match = _FILE.fullmatch(name)
+        if match is None:
+            found.append(
+                Diagnostic("PGF-M102", top, f"{name!r} is not a migration's name", "such as 0001_questions.sql")
+            )
+            continue
+        number = int(match[1])
+        if number in migrations:
+            other = migrations[number].file
+            found.append(Diagnostic("PGF-M103", top, f"{other} and {name} have the same number"))
+            continue
+        try:
+            text = files[name].decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            found.append(Diagnostic("PGF-M111", top, f"{name} is not UTF-8 text: {error.reason} at byte {error.start}"))
+            text = ""
+        names, transaction = _header(path, text, tables, found)
+        sha256 = hashlib.sha256(files[name]).hexdigest()
+        migrations[number] = Migration(number, name, path, text, sha256, names, transaction)
+        found += _statements_wrong(migrations[number])
+    found += _numbers_wrong(folder, migrations)
+    if found:
+        raise MigrationFilesWrong(sorted(found, key=lambda d: (d.position, d.code)))
+    return tuple(migrations[number] for number in sorted(migrations))
+
+
+def due(
+    migrations: Collection[Migration],
+    shard: str,
+    shards_of: Mapping[str, Collection[str]],
+    applied: Collection[Applied],
+) -> tuple[tuple[Migration, ...], tuple[Clash, ...]]:
+    """The files that ``shard`` has still to be given, in order, and every record of its that contradicts the folder.
+
+    A file that failed midway without a transaction may be mended and is due again; one that was applied must stay as it
+    is. A lower number than the last applied one is due, too: the shard may hold its tables since today only.
+    """
+    by_number = {m.number: m for m in migrations}
+    clashes: list[Clash] = []
+    done: set[int] = set()
+    for record in applied:
+        here = by_number.get(record.number)
+        if here is None:
+            clashes.append(Clash(record, f"{record.file} was applied to {shard} and is not in the folder"))
+        elif record.finished and here.file != record.file:
+            clashes.append(
+                Clash(record, f"number {record.number:04} was {record.file} on {shard}, it is {here.file} now")
+            )
+        elif record.finished and here.sha256 != record.sha256:
+            clashes.append(Clash(record, f"{record.file} was changed after it had been applied to {shard}"))
+        elif record.finished:
+            done.add(record.number)
+    wanted = sorted(by_number)
+    return tuple(by_number[n] for n in wanted if n not in done and by_number[n].is_for(shard, shards_of)), tuple(
+        clashes
+    )
+
+
+def _header(path: str, text: str, declared: Collection[str], found: list[Diagnostic]) -> tuple[tuple[str, ...], bool]:
+    names: list[str] = []
+    transaction = True
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip() and not line.lstrip().startswith("--"):
+            break
+        match = _HEADER.fullmatch(line.strip())
+        if match is None:
+            continue
+        position = Position(path, number, line.index(match[2]) + 1 if match[2] else len(line))
+        if match[1] == "pgfleet":
+            transaction = match[2] != "no-transaction"
+            if transaction:
+                found.append(
+                    Diagnostic("PGF-M106", position, f"{match[2]!r} is not known", "-- pgfleet: no-transaction")
+                )
+            continue
+        said = [name.strip() for name in match[2].split(",") if name.strip()]
+        names += said
+        known = ", ".join(sorted(declared))
+        for name in said or [""]:
+            if name not in declared:
+                message = f"the file declares no table {name!r}" if name else "no table is named"
+                found.append(Diagnostic("PGF-M105", position, message, f"-- tables: {known}"))
+    return tuple(dict.fromkeys(names)), transaction
+
+
+def _numbers_wrong(folder: str, migrations: Mapping[int, Migration]) -> list[Diagnostic]:
+    if not migrations:
+        return [
+            Diagnostic("PGF-M101", Position(folder, 1, 1), f"{folder} holds no migration", "such as 0001_questions.sql")
+        ]
+    missing = [n for n in range(1, max(migrations) + 1) if n not in migrations]
+    return [Diagnostic("PGF-M104", Position(folder, 1, 1), f"there is no file numbered {n:04}") for n in missing]
+
+
+def _statements_wrong(migration: Migration) -> list[Diagnostic]:
+    found = []
+    for statement in migration.statements:
+        code, message, hint = _wrong(statement, migration.transaction)
+        if code:
+            line, column = place(migration.text, statement.offset)
+            found.append(Diagnostic(code, Position(migration.path, line, column), message, hint))
+    return found
+
+
+def _wrong(statement: Statement, transaction: bool) -> tuple[str, str, str]:
+    first = statement.tokens[0]
+    if first in _OWN_TRANSACTION or statement.begins("prepare", "transaction"):
+        return "PGF-M107", f"{first.upper()} would end or begin the transaction that pgfleet keeps around the file", ""
+    if first == "copy" and "stdin" in statement.tokens:
+        return "PGF-M108", "COPY … FROM STDIN has no rows to read here", ""
+    if transaction and needs_no_transaction(statement):
+        shown = " ".join(statement.tokens[:4]).upper()
+        return "PGF-M110", f"{shown} … cannot run inside a transaction", "-- pgfleet: no-transaction"
+    if not transaction and first in ("create", "drop", "alter") and not _can_be_repeated(statement):
+        words = "IF EXISTS" if first == "drop" else "IF NOT EXISTS"
+        return "PGF-M109", f"this {first.upper()} cannot be repeated after an interruption", words
+    return "", "", ""
+
+
+def needs_no_transaction(statement: Statement) -> bool:
+    """Whether PostgreSQL refuses the statement inside a transaction block (its docs, per command)."""
+    tokens = statement.tokens
+    if tokens[0] == "vacuum" or statement.begins("alter", "system"):
+        return True
+    if tokens[:2] in {(verb, thing) for verb in ("create", "drop") for thing in ("database", "tablespace")}:
+        return True
+    # The word alone, not in parentheses or strings: … INDEX CONCURRENTLY, DETACH PARTITION p CONCURRENTLY, REINDEX (…).
+    return "concurrently" in tokens and tokens[0] in ("create", "drop", "alter", "reindex")
+
+
+def _can_be_repeated(statement: Statement) -> bool:
+    tokens = statement.tokens
+    pairs = set(pairwise(tokens))
+    if tokens[0] == "drop":
+        return ("if", "exists") in pairs
+    if tokens[0] == "create":
+        return ("or", "replace") in pairs or ("not", "exists") in pairs
+    return "add" not in tokens or ("not", "exists") in pairs
