@@ -22,7 +22,12 @@ from pgfleet.errors import EtcdRefused, EtcdUnreachable
 _TROUBLE = {4, 14}  # DEADLINE_EXCEEDED, UNAVAILABLE: no leader, request timed out, leader changed
 # What etcd says about a token that another one would cure (api/v3rpc/rpctypes/error.go). Simple tokens end five minutes
 # after their last use and when the member restarts.
-_STALE_TOKEN = ("invalid auth token", "user name is empty", "revision of auth store is old", "revision in header is old")
+_STALE_TOKEN = (
+    "invalid auth token",
+    "user name is empty",
+    "revision of auth store is old",
+    "revision in header is old",
+)
 _AUTH_IS_OFF = "authentication is not enabled"
 
 
