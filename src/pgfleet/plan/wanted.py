@@ -1,0 +1,43 @@
+"""What the file asks for, as values that can be compared with what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pgfleet.facts.addresses import AddressBook
+
+
+@dataclass(frozen=True, slots=True)
+class WantedUnit:
+    """One process that should run.
+
+    :param because: the line of the file that asks for it: ``fleet.yaml:18 shards.stem``.
+    """
+
+    name: str
+    digest: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class WantedShard:
+    """:param prepared: digest of roles, database and schema. :param configuration: Patroni's dynamic configuration."""
+
+    name: str
+    because: str
+    configuration: Mapping[str, object]
+    prepared: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """:param placement: the map of keys, as stable text."""
+
+    fleet: str
+    because: str
+    addresses: AddressBook
+    units: Mapping[str, WantedUnit]
+    shards: Mapping[str, WantedShard]
+    placement: str
+    notes: tuple[str, ...] = ()

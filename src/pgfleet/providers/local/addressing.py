@@ -1,0 +1,59 @@
+"""Which node, etcd member and pooler of a fleet gets which port: the address book that fits the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pgfleet.facts.addresses import AddressBook, EtcdAddress, NodeAddress, PoolerAddress
+from pgfleet.providers.local.ports import Ports
+from pgfleet.spec.fleet import Fleet
+from pgfleet.spec.shape import ShardShape
+
+#: Three members survive the loss of one; five would cost every write another copy.
+ETCD_MEMBERS = 3
+HOST = "127.0.0.1"
+
+
+def etcd_regions(regions: Sequence[str]) -> list[str]:
+    """Where etcd's members stand: one each in the first three regions, the first again where there are fewer."""
+    return [regions[min(at, len(regions) - 1)] for at in range(ETCD_MEMBERS)]
+
+
+def assign(fleet: Fleet, shapes: Sequence[ShardShape], folder: Path, seen: AddressBook | None, ports: Ports) -> AddressBook:
+    """The address book of ``fleet``: what has an address keeps it, what is new gets ports, what is gone is left out."""
+    etcd = seen.etcd if seen is not None else ()
+    if not etcd:
+        places = etcd_regions(list(fleet.regions))
+        etcd = tuple(
+            EtcdAddress(f"etcd-{number}", region, HOST, ports.take(), ports.take())
+            for number, region in enumerate(places, 1)
+        )
+    nodes: list[NodeAddress] = []
+    for shape in shapes:
+        for node in shape.nodes:
+            known = seen.node(node.name) if seen is not None else None
+            port, rest = (known.port, known.rest_port) if known is not None else (ports.take(), ports.take())
+            nodes.append(NodeAddress(node.name, node.kind, HOST, port, rest))
+    poolers: list[PoolerAddress] = []
+    for region in fleet.regions:
+        pooler = next((p for p in seen.poolers if p.region == region), None) if seen is not None else None
+        poolers.append(
+            PoolerAddress(
+                region,
+                HOST,
+                pooler.port if pooler else ports.take(),
+                {s.name: (pooler.read_write.get(s.name) if pooler else None) or ports.take() for s in shapes},
+                {s.name: (pooler.read_only.get(s.name) if pooler else None) or ports.take() for s in shapes},
+            )
+        )
+    return AddressBook(fleet.fleet, str(folder), fleet.database, etcd, tuple(nodes), tuple(poolers))
+
+
+def ports_of(book: AddressBook) -> set[int]:
+    """Every port in ``book``."""
+    ports = {port for e in book.etcd for port in (e.client_port, e.peer_port)}
+    ports |= {port for n in book.nodes for port in (n.port, n.rest_port)}
+    for pooler in book.poolers:
+        ports |= {pooler.port, *pooler.read_write.values(), *pooler.read_only.values()}
+    return ports
