@@ -249,3 +249,141 @@ class MigrationFilesWrong(SpecError):
     """
 
     code = "PGF-M100"
+
+
+class NoSuchNode(Unreachable):
+    """No node of a shard is what was asked for (its primary, or a replica) and answers; what each node said is told.
+
+    During a failover there is no primary for up to half a minute: wait, and run the command again. If it stays so,
+    ``pgfleet status`` says what is wrong with the shard.
+    """
+
+    code = "PGF-U120"
+
+
+class ShardsUnreachable(Unreachable):
+    """Not every shard that the command is for could be reached, so nothing was begun on any of them.
+
+    What each shard's nodes said is told. ``pgfleet status`` shows the fleet.
+    """
+
+    code = "PGF-U121"
+
+
+class CommitUnanswered(Unreachable):
+    """COMMIT was sent and its answer never came, or the server warned that the replicas have not confirmed it.
+
+    Whether the transaction happened is not known. A migration is recorded inside its own transaction, so the next
+    ``pgfleet migrate`` sees whether it did, and goes on from there.
+    """
+
+    code = "PGF-U122"
+
+
+class MigrateInterrupted(Unreachable):
+    """The connection to a shard ended while migrations were applied: a failover, a crash, or the network.
+
+    The file under way is applied with its record or not at all (a file without transaction: begun, and safe to repeat). Run
+    the same command again; it goes on where each shard stands.
+    """
+
+    code = "PGF-U123"
+
+
+class MigrateFailed(StepFailed):
+    """PostgreSQL refused a statement of a migration. The place in the file, its SQLSTATE and the server's hint are told.
+
+    The file was rolled back on that shard (one without transaction stays as far as it came, and is repeated from its
+    start); files before it stay applied. Other shards went on: what each has is told. Mend the file, and run the same
+    command again: where it was applied already it must not be changed, so mend it in a new file if any shard has it.
+    """
+
+    code = "PGF-E120"
+
+
+class MigrationChanged(Refused):
+    """A shard's record of what was applied contradicts the folder: a file was changed, renamed or removed afterwards.
+
+    Nothing was applied. Restore the file as it was (version control has it; the record has its SHA-256) and put the change
+    into a new, higher-numbered file.
+    """
+
+    code = "PGF-F120"
+
+
+class MigrateUnderWay(Refused):
+    """Another ``pgfleet migrate`` holds a shard's lock; two at once would apply the same files twice.
+
+    Wait for it to end. If its process was killed, the server notices within seconds and lets the lock go.
+    """
+
+    code = "PGF-F121"
+
+
+class NotSettled(StepFailed):
+    """What was started did not become what it shall be within its time. It may still: nothing was taken back.
+
+    What was seen last stands under `seen`; `pgfleet status` looks again, the logs are `logs/` and
+    `nodes/SHARD/MEMBER/log/patroni.log` in the state folder, and `pgfleet apply` goes on where this stopped.
+    """
+
+    code = "PGF-E202"
+
+
+class NamespacesUnavailable(Refused):
+    """This user may not make the kernel namespaces that the nodes of a fleet live in.
+
+    Each node has its own pid, mount and ipc namespaces, so that the kernel itself ends PostgreSQL when its Patroni ends:
+    that is what makes a failover without split brain possible, and nothing replaces it. Root may make them; an ordinary
+    user may where ``sysctl user.max_user_namespaces`` is above 0 and neither ``kernel.unprivileged_userns_clone=0``
+    (Debian's kernels) nor ``kernel.apparmor_restrict_unprivileged_userns=1`` (Ubuntu's) forbids it. Inside a container
+    the container's own policy may forbid it as well.
+    """
+
+    code = "PGF-F120"
+
+
+class KeeperUnreachable(Unreachable):
+    """The fleet's keeper does not answer on its socket.
+
+    It was stopped, or it never started; what it said last is in ``logs/keeper.log``. The engines live on without it, but
+    nobody starts them again. ``pgfleet apply`` starts it, and it adopts what runs.
+    """
+
+    code = "PGF-U220"
+
+
+class KeeperFailed(StepFailed):
+    """The keeper answered that it could not do what it was asked to. The message is its own."""
+
+    code = "PGF-E220"
+
+
+class PlacementError(Refused):
+    """The placement has no answer for this table and key, and none is made up.
+
+    The table is not declared in the file; or the key is not listed and `elsewhere` is `refuse`; or the key is spread over several
+    shards and the second column's value was not given; or the value is no key (keys are text, whole numbers and UUIDs). Give
+    another key, or mend the file and apply it.
+    """
+
+    code = "PGF-F220"
+
+
+class WouldOverwrite(Refused):
+    """A file is there already, and it may be the only copy of what somebody decided.
+
+    Name another file, or remove this one first.
+    """
+
+    code = "PGF-F101"
+
+
+class NoCandidate(Refused):
+    """No replica can take over without losing something: none takes part in synchronous replication and streams right now,
+    or the one that was named does not.
+
+    Wait until `pgfleet status` shows a streaming voter, or name one of the candidates under `seen`.
+    """
+
+    code = "PGF-F101"

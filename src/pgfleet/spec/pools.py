@@ -1,0 +1,26 @@
+"""Pools: how many connections there are, from the clients to the poolers and from there to PostgreSQL."""
+
+from __future__ import annotations
+
+from pgfleet.spec.part import Part
+from pgfleet.spec.scalars import Count, Duration
+
+#: Of a node's max_connections, kept for people, Patroni, monitoring and migrations.
+RESERVED = 15
+
+
+class Pools(Part):
+    """Sizes of pools; the same for every region."""
+
+    max_client_conn: Count = 1000
+    """Clients that one region's pooler holds; more are refused."""
+    default_pool_size: Count = 20
+    """Server connections that one region's pooler opens to one shard, for writes and for reads each; more clients queue."""
+    query_wait_timeout: Duration = 30.0
+    """How long a client queues for a server connection before it is told so."""
+    max_connections: Count = 100
+    """PostgreSQL's, of one node."""
+    processes: Count | None = None
+    """Processes of the application in all, where it connects directly; `check` multiplies."""
+    per_process: Count = 10
+    """Connections that one process of the application opens to one node at most."""

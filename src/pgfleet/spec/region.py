@@ -1,0 +1,19 @@
+"""A region, and what provides it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pgfleet.spec.part import Part
+
+#: The alias of a shard's own home region inside ``voters`` and ``readers``.
+HOME = "home"
+
+
+class Region(Part):
+    """A place that can be lost as a whole."""
+
+    provider: str = "local"
+    """Where shards of this region live: `local` (processes on this machine); `existing` (given by DSNs) is to come."""
+    role: Literal["disaster-recovery"] | None = None
+    """What the region is for. A disaster-recovery region holds copies and takes over; reads are not sent there by choice."""

@@ -1,0 +1,134 @@
+"""The words of the file: names, counts, durations, percentages and keys, each refusing what it is not.
+
+A refusal carries the code and the hint of its diagnostic (:class:`Wrong`), so that pydantic only has to carry it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict, WithJsonSchema
+
+from pgfleet.names import IDENTIFIER, NAME, is_identifier, is_name
+from pgfleet.spec import codes
+from pgfleet.units import parse_duration
+
+_PERCENT = re.compile(r"\s*(\d{1,3}(?:\.\d+)?)\s*%\s*")
+_DURATION_TEXT = r"^\s*\d+(\.\d+)?\s*(ms|s|min|h|d|seconds?|minutes?|hours?|days?|milliseconds?)\s*$"
+
+
+class Wrong(ValueError):
+    """A value that cannot be meant, with its code and a hint that can be pasted."""
+
+    def __init__(self, code: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+
+
+def _name(text: str) -> str:
+    if not is_name(text):
+        plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-").lstrip("0123456789-")[:40].strip("-")
+        raise Wrong(
+            codes.NAME, f"`{text}` cannot be a name: lower-case letters, digits and inner hyphens, a letter first, at most 40",
+            hint=plain if is_name(plain) else "",
+        )  # fmt: skip
+    return text
+
+
+def _identifier(text: str) -> str:
+    if not is_identifier(text):
+        plain = re.sub(r"[^a-z0-9_]+", "_", text.lower()).strip("_").lstrip("0123456789_")[:63]
+        raise Wrong(
+            codes.NAME,
+            f"`{text}` cannot be an identifier: lower-case letters, digits and underscores, no digit first, at most 63",
+            hint=plain if is_identifier(plain) else "",
+        )
+    return text
+
+
+def _duration(value: object) -> float:
+    if isinstance(value, str):
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            raise Wrong(codes.DURATION, f"{error}") from None
+    if value == 0 and isinstance(value, int) and not isinstance(value, bool):
+        return 0.0
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise Wrong(codes.DURATION, f"{value} has no unit: seconds, minutes?", hint=f"{value} s")
+    raise Wrong(codes.DURATION, "a duration was expected, such as 50 ms, 1 s, 5 min, 2 h, 30 d")
+
+
+def _duration_text(seconds: float) -> str:
+    return "0" if seconds == 0 else f"{seconds:.6f}".rstrip("0").rstrip(".") + " s"
+
+
+def _percent(value: object) -> float:
+    match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    if match is None or float(match[1]) > 100:
+        hint = f"{value} %" if isinstance(value, int | float) and not isinstance(value, bool) else "99.9 %"
+        raise Wrong(codes.VALUE, "a percentage was expected", hint=hint)
+    return float(match[1]) / 100
+
+
+def _percent_text(share: float) -> str:
+    return f"{share * 100:.10g} %"
+
+
+def _key(value: object) -> str:
+    if isinstance(value, bool):
+        raise Wrong(codes.KEY_VALUE, "true and false are not keys; quote the word if it is one", hint=f'"{str(value).lower()}"')
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        raise Wrong(codes.KEY_VALUE, f"{value} is read as a number with a fraction; quote it if it is a word", hint=f'"{value}"')
+    if value is None:
+        raise Wrong(codes.KEY_VALUE, "a key is missing here; quote the word if it is `null`", hint='"null"')
+    if not isinstance(value, str):
+        raise Wrong(codes.KEY_VALUE, "a key must be a word or a whole number")
+    if "\0" in value:
+        raise Wrong(codes.KEY_VALUE, "PostgreSQL text cannot hold a NUL byte")
+    return value
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, int | float):
+        return f"{value}"
+    if isinstance(value, str):
+        return value
+    raise Wrong(codes.VALUE, "a PostgreSQL parameter is text, a number, on or off", hint='""' if value is None else "")
+
+
+#: A fleet, region, group or shard.
+Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"})]
+#: A table, column or database.
+Identifier = Annotated[
+    str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "pattern": f"^{IDENTIFIER.pattern}$"})
+]
+#: A whole number; text, fractions and booleans are not.
+Count = Annotated[int, Strict(), Field(ge=0, le=1_000_000)]
+#: Seconds; in the file with a unit.
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration),
+    PlainSerializer(_duration_text),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": _DURATION_TEXT}, {"const": 0}, {"const": "0"}]}),
+]
+#: A share between 0 and 1; in the file as ``99.9 %``.
+Percentage = Annotated[
+    float,
+    BeforeValidator(_percent),
+    PlainSerializer(_percent_text),
+    WithJsonSchema({"type": "string", "pattern": r"^\s*\d{1,3}(\.\d+)?\s*%\s*$"}),
+]
+#: A value of a table's key column, as the text that is hashed.
+KeyValue = Annotated[str, BeforeValidator(_key), WithJsonSchema({"type": ["string", "integer"]})]
+#: The value of a PostgreSQL parameter, as text.
+Setting = Annotated[
+    str, BeforeValidator(_setting), WithJsonSchema({"type": ["string", "number", "boolean"]})
+]

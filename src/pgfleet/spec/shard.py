@@ -1,0 +1,40 @@
+"""Shards, and groups that say once what many shards share."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pgfleet.spec.part import Part
+from pgfleet.spec.promises import Promises
+from pgfleet.spec.scalars import Count, Name, Setting
+
+
+class Group(Part):
+    """The shape of a shard: where its nodes stand, and how many must have a commit before it is acknowledged."""
+
+    home: Name | None = None
+    """The region where the primary belongs. May be left out where the fleet has one region."""
+    voters: dict[str, Count] | None = None
+    """Nodes per region that can be elected and that count for the quorum. `home` is the shard's home. Unsaid: {home: 2}."""
+    sync: Count | None = None
+    """How many voting replicas must have a commit before it is acknowledged. Unsaid: 1 (0 with a single voter)."""
+    readers: dict[str, Count] = Field(default_factory=dict)
+    """Nodes per region that only answer reads."""
+    settings: dict[str, Setting] = Field(default_factory=dict)
+    """PostgreSQL parameters."""
+    promises: Promises = Field(default_factory=Promises)
+    """Promises that differ from the fleet's."""
+
+
+class Shard(Group):
+    """One highly available PostgreSQL: a primary and its replicas. What it says itself comes before what its group says."""
+
+    group: str | None = None
+    """The group whose shape it has."""
+    readers: dict[str, Count] | None = None  # type: ignore[assignment]  # unsaid means the group's, empty means none
+    residency: tuple[str, ...] = ()
+    """The only regions in which rows, copies and archives of this shard may be. Unsaid: anywhere."""
+    primary: str | None = None
+    """Provider `existing`: the DSN of the primary, or `env:NAME`."""
+    replicas: tuple[str, ...] = ()
+    """Provider `existing`: DSNs of replicas, or `env:NAME`."""
