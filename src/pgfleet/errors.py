@@ -340,7 +340,7 @@ class NamespacesUnavailable(Refused):
     the container's own policy may forbid it as well.
     """
 
-    code = "PGF-F120"
+    code = "PGF-F121"
 
 
 class KeeperUnreachable(Unreachable):
@@ -386,4 +386,42 @@ class NoCandidate(Refused):
     Wait until `pgfleet status` shows a streaming voter, or name one of the candidates under `seen`.
     """
 
-    code = "PGF-F101"
+    code = "PGF-F102"
+
+
+class FleetBusy(Refused):
+    """Two processes may not change one fleet at the same time: another `apply`, `switchover` or `destroy` is under way.
+
+    Wait for it, or end it by the pid that is told. Its lock goes with it, whatever it died of, and the next `apply` goes on
+    from what is there.
+    """
+
+    code = "PGF-F103"
+
+
+class NotConfirmed(Refused):
+    """The plan deletes data, and nobody said yes: there is no terminal to ask on, or the answer was no.
+
+    Read the plan (`pgfleet plan`), then `pgfleet apply --yes`. Nothing was changed.
+    """
+
+    code = "PGF-F104"
+
+
+class PlacementLosesRows(Refused):
+    """The file places keys on another shard than before, and rows of them exist where they were: they would not be found
+    any more. Nothing was changed.
+
+    Put the placement back, or move the rows first.
+    """
+
+    code = "PGF-F105"
+
+
+class StillDifferent(StepFailed):
+    """Every step ended well, and yet looking again shows that something is not as the file wants it.
+
+    Run `pgfleet plan` for what differs now; the journal (`pgfleet log`) has what was done.
+    """
+
+    code = "PGF-E203"
