@@ -280,18 +280,35 @@ class CommitUnanswered(Unreachable):
     code = "PGF-U122"
 
 
-class MigrateInterrupted(Unreachable):
+class _PerShard(PgfleetError):
+    """Adds what is known of each shard.
+
+    :param shards: a document for each, for ``--json``.
+    """
+
+    def __init__(
+        self, message: str, *, seen: Sequence[str] = (), hint: str = "", shards: Sequence[dict[str, object]] = ()
+    ) -> None:
+        super().__init__(message, seen=seen, hint=hint)
+        self.shards = tuple(shards)
+
+    def to_json(self) -> dict[str, object]:
+        return super().to_json() | {"shards": list(self.shards)}
+
+
+class MigrateInterrupted(_PerShard, Unreachable):
     """The connection to a shard ended while migrations were applied: a failover, a crash, or the network.
 
-    The file under way is applied with its record or not at all (a file without transaction: begun, and safe to repeat). Run
-    the same command again; it goes on where each shard stands.
+    The file under way is applied with its record or not at all (a file without transaction: begun, and safe to
+    repeat). Run the same command again; it goes on where each shard stands.
     """
 
     code = "PGF-U123"
 
 
-class MigrateFailed(StepFailed):
-    """PostgreSQL refused a statement of a migration. The place in the file, its SQLSTATE and the server's hint are told.
+class MigrateFailed(_PerShard, StepFailed):
+    """PostgreSQL refused a statement of a migration. The place in the file, its SQLSTATE and the server's hint are
+    told.
 
     The file was rolled back on that shard (one without transaction stays as far as it came, and is repeated from its
     start); files before it stay applied. Other shards went on: what each has is told. Mend the file, and run the same
@@ -304,8 +321,8 @@ class MigrateFailed(StepFailed):
 class MigrationChanged(Refused):
     """A shard's record of what was applied contradicts the folder: a file was changed, renamed or removed afterwards.
 
-    Nothing was applied. Restore the file as it was (version control has it; the record has its SHA-256) and put the change
-    into a new, higher-numbered file.
+    Nothing was applied. Restore the file as it was (version control has it; the record has its SHA-256) and put the
+    change into a new, higher-numbered file.
     """
 
     code = "PGF-F120"
@@ -333,21 +350,21 @@ class NotSettled(StepFailed):
 class NamespacesUnavailable(Refused):
     """This user may not make the kernel namespaces that the nodes of a fleet live in.
 
-    Each node has its own pid, mount and ipc namespaces, so that the kernel itself ends PostgreSQL when its Patroni ends:
-    that is what makes a failover without split brain possible, and nothing replaces it. Root may make them; an ordinary
-    user may where ``sysctl user.max_user_namespaces`` is above 0 and neither ``kernel.unprivileged_userns_clone=0``
-    (Debian's kernels) nor ``kernel.apparmor_restrict_unprivileged_userns=1`` (Ubuntu's) forbids it. Inside a container
-    the container's own policy may forbid it as well.
+    Each node has its own pid, mount and ipc namespaces, so that the kernel itself ends PostgreSQL when its Patroni
+    ends: that is what makes a failover without split brain possible, and nothing replaces it. Root may make them; an
+    ordinary user may where ``sysctl user.max_user_namespaces`` is above 0 and neither
+    ``kernel.unprivileged_userns_clone=0`` (Debian's kernels) nor ``kernel.apparmor_restrict_unprivileged_userns=1``
+    (Ubuntu's) forbids it. Inside a container the container's own policy may forbid it as well.
     """
 
-    code = "PGF-F121"
+    code = "PGF-F130"
 
 
 class KeeperUnreachable(Unreachable):
     """The fleet's keeper does not answer on its socket.
 
-    It was stopped, or it never started; what it said last is in ``logs/keeper.log``. The engines live on without it, but
-    nobody starts them again. ``pgfleet apply`` starts it, and it adopts what runs.
+    It was stopped, or it never started; what it said last is in ``logs/keeper.log``. The engines live on without it,
+    but nobody starts them again. ``pgfleet apply`` starts it, and it adopts what runs.
     """
 
     code = "PGF-U220"
@@ -362,9 +379,9 @@ class KeeperFailed(StepFailed):
 class PlacementError(Refused):
     """The placement has no answer for this table and key, and none is made up.
 
-    The table is not declared in the file; or the key is not listed and `elsewhere` is `refuse`; or the key is spread over several
-    shards and the second column's value was not given; or the value is no key (keys are text, whole numbers and UUIDs). Give
-    another key, or mend the file and apply it.
+    The table is not declared in the file; or the key is not listed and `elsewhere` is `refuse`; or the key is spread
+    over several shards and the second column's value was not given; or the value is no key (keys are text, whole
+    numbers and UUIDs). Give another key, or mend the file and apply it.
     """
 
     code = "PGF-F220"
@@ -380,8 +397,8 @@ class WouldOverwrite(Refused):
 
 
 class NoCandidate(Refused):
-    """No replica can take over without losing something: none takes part in synchronous replication and streams right now,
-    or the one that was named does not.
+    """No replica can take over without losing something: none takes part in synchronous replication and streams
+    right now, or the one that was named does not.
 
     Wait until `pgfleet status` shows a streaming voter, or name one of the candidates under `seen`.
     """
@@ -392,8 +409,8 @@ class NoCandidate(Refused):
 class FleetBusy(Refused):
     """Two processes may not change one fleet at the same time: another `apply`, `switchover` or `destroy` is under way.
 
-    Wait for it, or end it by the pid that is told. Its lock goes with it, whatever it died of, and the next `apply` goes on
-    from what is there.
+    Wait for it, or end it by the pid that is told. Its lock goes with it, whatever it died of, and the next `apply`
+    goes on from what is there.
     """
 
     code = "PGF-F103"
@@ -409,8 +426,8 @@ class NotConfirmed(Refused):
 
 
 class PlacementLosesRows(Refused):
-    """The file places keys on another shard than before, and rows of them exist where they were: they would not be found
-    any more. Nothing was changed.
+    """The file places keys on another shard than before, and rows of them exist where they were: they would not be
+    found any more. Nothing was changed.
 
     Put the placement back, or move the rows first.
     """
@@ -425,3 +442,18 @@ class StillDifferent(StepFailed):
     """
 
     code = "PGF-E203"
+
+
+class ShardUnasked(Unreachable):
+    """A changed placement must be compared with the rows that exist, and a shard that may hold some does not answer.
+
+    Nothing was changed. Bring the shard back (`pgfleet status`), then apply again.
+    """
+
+    code = "PGF-U205"
+
+
+class NoSuchName(Refused):
+    """The command names a shard or node that the file does not declare. Those that it declares stand under `seen`."""
+
+    code = "PGF-F106"

@@ -23,6 +23,12 @@ from pgfleet.errors import PgfleetError, WrongUsage
 #: Name -> module below cli/commands and its function, in the order of ``--help``. A command that does not work is
 #: not here.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "plan": ("plan", "plan"),
+    "apply": ("apply", "apply"),
+    "status": ("status", "status"),
+    "switchover": ("switchover", "switchover"),
+    "destroy": ("destroy", "destroy"),
+    "migrate": ("migrate", "migrate"),
     "log": ("log", "log"),
     "version": ("version", "version"),
 }

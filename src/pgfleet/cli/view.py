@@ -14,9 +14,10 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from typing import Any, Self, TextIO
+from typing import Any, Self, TextIO, assert_never
 
 from pgfleet.errors import Bug, PgfleetError
+from pgfleet.events import Event
 from pgfleet.units import format_duration
 
 REPORT = "this is a mistake in pgfleet: please report it, with the command, its output and `pgfleet version`"
@@ -39,6 +40,12 @@ def paint(text: str, style: str, stream: TextIO | None = None) -> str:
 def line(text: str = "") -> None:
     """One line on stdout, at once: who reads it through a pipe is waiting for it."""
     print(text, flush=True)
+
+
+def clear() -> None:
+    """An empty screen, where there is one."""
+    if coloured(sys.stdout):
+        line("\033[2J\033[H")
 
 
 def note(text: str) -> None:
@@ -154,8 +161,24 @@ class Steps:
         self._close(self._mark(1, "red"), name, why, took)
 
     def skipped(self, name: str, why: str) -> None:
-        """Nothing had to be done for ``name``."""
+        """Nothing had to be done for ``name``, or nothing but to look."""
         self._close(self._mark(2, "dim"), name, why, None)
+
+    def event(self, event: Event) -> None:
+        """Tell a row of the journal; the ``tell`` of :class:`pgfleet.control.journal.Journal`."""
+        name = f"{event.what} {event.subject}"
+        told = str(event.detail.get("told") or "")
+        match event.outcome:
+            case "began":
+                self.began(name)
+            case "ended":
+                self.ended(name, told, took=event.took_seconds)
+            case "failed":
+                self.failed(name, told or str(event.detail.get("error") or ""), took=event.took_seconds)
+            case "seen":
+                self.skipped(name, told or event.because)
+            case _:
+                assert_never(event.outcome)
 
     def __enter__(self) -> Self:
         return self

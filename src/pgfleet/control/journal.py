@@ -45,11 +45,15 @@ class Journal:
     """One fleet's journal. Several processes may append and read at the same time; an object belongs to one thread.
 
     :param path: ``journal.db`` in the fleet's state folder, made (0600) if absent.
+    :param tell: told every row that *this* object appends, once it is on the disk.
     :raises JournalUnreadable: another user's, or not a journal.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], datetime] = now) -> None:
+    def __init__(
+        self, path: Path, *, clock: Callable[[], datetime] = now, tell: Callable[[Event], None] | None = None
+    ) -> None:
         self.path = path
+        self._tell = tell
         self._clock = clock
         self._keeper = path.parent / KEEPER_EVENTS
         try:
@@ -90,7 +94,12 @@ class Journal:
         """
         with self._writing():
             self._take_over()
-            return self._insert(_iso(self._clock()), actor, what, subject, because, outcome, took_seconds, detail or {})
+            event = self._insert(
+                _iso(self._clock()), actor, what, subject, because, outcome, took_seconds, detail or {}
+            )
+        if self._tell is not None:
+            self._tell(event)
+        return event
 
     @contextmanager
     def act(self, *, actor: str, what: str, subject: str, because: str = "") -> Iterator[dict[str, Any]]:
