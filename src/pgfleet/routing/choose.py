@@ -1,7 +1,7 @@
 """Which node answers: pure, a few microseconds, and it says because.
 
-A read goes to a replica of the caller's region, else to the nearest replica elsewhere, else to the primary; replicas that
-are equally near take turns. A write goes to the primary.
+A read goes to a replica of the caller's region, else to the nearest replica elsewhere, else to the primary; replicas
+that are equally near take turns. A write goes to the primary.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class Choice:
     def because(self) -> str:
         """A sentence for people; made only when somebody reads it."""
         turns = f", one of {self.among} taking turns" if self.among > 1 else ""
-        lag = "" if self.node.lag is None or self.why in (Why.WRITE, Why.NO_REPLICA) else f", at most {format_size(self.node.lag)} behind"
-        return self.why.value + turns + lag
+        if self.node.lag is None or self.why in (Why.WRITE, Why.NO_REPLICA):
+            return self.why.value + turns
+        return f"{self.why.value}{turns}, at most {format_size(self.node.lag)} behind"
 
 
 def choose_read(

@@ -1,8 +1,8 @@
 """How stale a replica can be, proven and not guessed.
 
 A *mark* is the primary's WAL position at an instant. A replica that has replayed up to a mark has everything that was
-committed before that instant; so, at ``now``, it is at most ``now - mark.at`` seconds stale. Positions only grow within a
-timeline, so a proof never weakens except by the passing of time; with a new primary all marks and proofs are forgotten.
+committed before that instant; so, at ``now``, it is at most ``now - mark.at`` seconds stale. Positions only grow within
+a timeline, so a proof never weakens except by time's passing; with a new primary all marks and proofs are forgotten.
 """
 
 from __future__ import annotations
