@@ -125,7 +125,7 @@ class Held:
         self.pid = pid
         self._fd = os.pidfd_open(pid)
         #: Set when it has ended. For the first process of a pid namespace this says more: every process of the
-        #: namespace is gone. The kernel kills and reaps them all (kernel/pid_namespace.c, zap_pid_ns_processes, called by
+        #: namespace is gone. The kernel kills and reaps them all (kernel/pid_namespace.c, zap_pid_ns_processes, from
         #: forget_original_parent in kernel/exit.c) *before* exit_notify makes the end of that process known. Nothing
         #: has to be looked for: this event is the confirmed fence.
         self.ended = asyncio.Event()

@@ -30,11 +30,12 @@ class Unit:
     """One process that shall run.
 
     :param name: ``etcd/1``, ``node/stem/us-east-1``, ``pgbouncer/us-east``; it is a file's name too (see :attr:`stem`).
-    :param env: the whole environment; the keeper adds ``PGFLEET_UNIT`` and ``PGFLEET_DIGEST``, by which it is found again.
+    :param env: the whole environment; the keeper adds ``PGFLEET_UNIT`` and ``PGFLEET_DIGEST``, to find it again by.
     :param user: the user it runs as; None = as the keeper runs.
-    :param isolate: in pid, mount and ipc namespaces of its own, so that the kernel ends all of it with its first process.
+    :param isolate: in pid, mount and ipc namespaces of its own: the kernel ends all of it with its first process.
     :param log: file that its output is appended to.
-    :param digest: of everything it reads at start; a change leads to ``on_change`` (``reload`` is SIGHUP).
+    :param digest: of everything it reads at start; a change leads to ``on_change``.
+    :param reload_signal: what makes it read its files again: ``HUP`` for most, ``USR2`` for HAProxy's master.
     :param nofile: open files it may have.
     """
 
@@ -48,6 +49,7 @@ class Unit:
     node: NodeUnit | None = None
     digest: str = ""
     on_change: OnChange = "restart"
+    reload_signal: Literal["HUP", "USR2"] = "HUP"
     nofile: int = 1024
 
     @property
