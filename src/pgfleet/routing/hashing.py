@@ -57,7 +57,7 @@ def bucket_sql(expression: str, buckets: int) -> str:
     text = f"(({expression})::text)"
     bytes_ = rf"decode(replace({text}, E'\\', E'\\\\'), 'escape')"
     signed = f"('x' || left(encode(sha256({bytes_}), 'hex'), 16))::bit(64)::bigint"
-    # bigint is signed: modulo 2^64 in numeric reads its bits as unsigned, and the hash is written (and computed) only once.
+    # bigint is signed: modulo 2^64 in numeric reads its bits as unsigned, and the hash is computed only once.
     unsigned = f"mod(({signed})::numeric + {2**64}, {2**64})"
     return f"mod({unsigned}, {buckets})::integer"
 

@@ -1,8 +1,8 @@
 """A fleet file as text in, and plain values with their positions out. Nothing here knows what the file means.
 
 YAML 1.2's core scalars, read from libyaml's events: ``true`` and ``false`` are the only booleans (``no``, ``on`` and
-``NO`` stay text: they are a country and a direction of a parameter), a number with leading zeros is text, and dates are
-text. Anchors, aliases and tags are refused: a group says once what many shards share, and no short file can mean a long one.
+``NO`` stay text: a country, a parameter's value), a number with leading zeros is text, and dates are text. Anchors,
+aliases and tags are refused: a group says once what many shards share, and no short file can mean a long one.
 """
 
 from __future__ import annotations
@@ -67,6 +67,19 @@ class Document:
     mistakes: list[Diagnostic] = field(default_factory=list)
 
 
+class Fraction(float):
+    """A number that remembers how it was written: ``1.10`` may have been meant as a word."""
+
+    __slots__ = ("text",)
+
+    def __new__(cls, text: str) -> Fraction:
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+    text: str
+
+
 class _Stop(Exception):
     """The text cannot be read beyond this mistake."""
 
@@ -84,7 +97,11 @@ def read_document(file: str, text: str) -> Document:
     try:
         if len(text) > MAX_CHARACTERS:
             raise _Stop(
-                Diagnostic(codes.TOO_LARGE, Position(file, 1, 1), f"the file has {len(text)} characters; at most {MAX_CHARACTERS}")
+                Diagnostic(
+                    codes.TOO_LARGE,
+                    Position(file, 1, 1),
+                    f"the file has {len(text)} characters; at most {MAX_CHARACTERS}",
+                )
             )
         root = reader.read(text)
     except _Stop as stop:
@@ -100,7 +117,9 @@ def read_document(file: str, text: str) -> Document:
                     hint="pgfleet init",
                 )
             )
-    return Document(root if isinstance(root, dict) else None, Positions(file, reader.values, reader.keys), reader.mistakes)
+    return Document(
+        root if isinstance(root, dict) else None, Positions(file, reader.values, reader.keys), reader.mistakes
+    )
 
 
 class _Reader:
@@ -135,7 +154,9 @@ class _Reader:
                 case yaml.DocumentStartEvent():
                     documents += 1
                     if documents > 1:
-                        raise _Stop(self._mistake(codes.SYNTAX, event, "a second document begins here; a file holds one fleet"))
+                        raise _Stop(
+                            self._mistake(codes.SYNTAX, event, "a second document begins here; a file holds one fleet")
+                        )
                 case _:
                     root = self._value(event, events, ())
         return root
@@ -180,7 +201,9 @@ class _Reader:
             inner = (*path, key)
             if key in pairs:
                 line = self.keys[inner][0]
-                self.mistakes.append(self._mistake(codes.DUPLICATE_KEY, event, f"`{key}` is said twice; first in line {line}"))
+                self.mistakes.append(
+                    self._mistake(codes.DUPLICATE_KEY, event, f"`{key}` is said twice; first in line {line}")
+                )
                 kept = {p: at for p, at in self.values.items() if p[: len(inner)] == inner}
                 self._value(next(events), events, inner)  # read past it; the first one is kept
                 self.values |= kept
@@ -190,12 +213,14 @@ class _Reader:
         return pairs
 
     def _where(self, event: yaml.Event) -> tuple[int, int]:
-        return event.start_mark.line + 1, event.start_mark.column + 1
+        mark = event.start_mark
+        return (mark.line + 1, mark.column + 1) if mark else (1, 1)
 
     def _mistake(self, code: str, event: yaml.Event, message: str, hint: str = "") -> Diagnostic:
         return Diagnostic(code, Position(self.file, *self._where(event)), message, hint)
 
     def _syntax(self, error: yaml.MarkedYAMLError) -> Diagnostic:
+        """A sentence and a hint from libyaml's."""
         mark = error.problem_mark or error.context_mark
         where = Position(self.file, mark.line + 1, mark.column + 1) if mark else Position(self.file, 1, 1)
         problem = error.problem or "this is not YAML"
@@ -219,7 +244,7 @@ def scalar(text: str) -> str | int | float | bool | None:
     if _INT.fullmatch(text) and len(text) < 4000:  # int() refuses more digits than that
         return int(text)
     if _FLOAT.fullmatch(text):
-        return float(text)
+        return Fraction(text)
     return text
 
 

@@ -80,8 +80,9 @@ class Fleet(Part):
         return declared.promises.over(self._group(declared).promises.over(self.promises.over(DEFAULTS)))
 
     def root_table(self, table: str) -> str:
-        """The table whose placement ``table`` has: itself, or the end of its chain of ``with``; itself where that has no end
-        (``check`` tells)."""
+        """The table whose placement ``table`` has: itself, or the end of its chain of ``with``.
+
+        Itself where that chain has no end (``check`` tells)."""
         seen = [table]
         while (following := self.tables[seen[-1]].with_) is not None:
             if following in seen or following not in self.tables:
@@ -114,7 +115,9 @@ class Fleet(Part):
             for region in shape.voters:
                 if region in weight:
                     weight[region] += 1
-        chosen = sorted(weight, key=lambda region: -weight[region])[:ETCD_MEMBERS]  # sorted() keeps the file's order in ties
+        chosen = sorted(weight, key=lambda region: -weight[region])[
+            :ETCD_MEMBERS
+        ]  # sorted() keeps the file's order in ties
         return tuple(chosen[at % len(chosen)] for at in range(ETCD_MEMBERS)) if chosen else ()
 
     def _group(self, shard: Shard) -> Group:

@@ -14,9 +14,7 @@ def load(path: str, text: str) -> Fleet:
     :param path: how messages call the file.
     :raises SpecError: with every mistake of text, structure and meaning; warnings alone do not raise.
     """
-    fleet = load_positioned(path, text).fleet
-    assert fleet is not None  # load_positioned raises otherwise
-    return fleet
+    return load_positioned(path, text).judged()
 
 
 def load_positioned(path: str, text: str) -> Loaded:

@@ -15,7 +15,7 @@ class Pools(Part):
     max_client_conn: Count = 1000
     """Clients that one region's pooler holds; more are refused."""
     default_pool_size: Count = 20
-    """Server connections that one region's pooler opens to one shard, for writes and for reads each; more clients queue."""
+    """Server connections of one region's pooler to one shard, for writes and for reads each; more clients queue."""
     query_wait_timeout: Duration = 30.0
     """How long a client queues for a server connection before it is told so."""
     max_connections: Count = 100

@@ -2,8 +2,8 @@
 
 A shard has ``voters`` nodes that can be elected; one is the primary, the other V = voters - 1 are its voting replicas.
 With ``sync`` = s every acknowledged commit has reached s of the V (PostgreSQL: ``ANY s (…)``), and Patroni elects only
-when it reaches V - s + 1 of the V (its quorum.py). The two sets always share a node, because s + (V - s + 1) > V: so the
-one that is elected, the most advanced that was reached, has every acknowledged commit.
+when it reaches V - s + 1 of the V (its quorum.py). The two sets always share a node, because s + (V - s + 1) > V: so
+the one that is elected, the most advanced that was reached, has every acknowledged commit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Quorum:
 
     @property
     def survives(self) -> int:
-        """How many voting replicas may be lost together with the primary; -1 where the loss of the primary alone is too much.
+        """How many voting replicas may be lost together with the primary; -1 where the primary alone is too much.
 
         Asynchronous: so many that one remains to be elected, which may lack commits.
         """

@@ -42,6 +42,15 @@ class Loaded:
     names: Mapping[str, tuple[str, ...]]
     text: str
 
+    def judged(self) -> Fleet:
+        """The fleet, where ``check`` found no mistake.
+
+        :raises ValueError: nothing could be read, so ``check`` was not asked.
+        """
+        if self.fleet is None:
+            raise ValueError("nothing could be read of this file")
+        return self.fleet
+
 
 def read(file: str, text: str) -> Loaded:
     """Read ``text``. Never raises for what is wrong with it.
@@ -67,7 +76,7 @@ def read(file: str, text: str) -> Loaded:
                 errors = error.errors(include_url=False)
             for found in errors:
                 path = _path(found["loc"], rest, missing=found["type"] == "missing")
-                if not _inside(path, broken):
+                if not _follows(path, broken):
                     mistakes.append(_diagnostic(found, path, document.positions))
             for found in errors:
                 path = _path(found["loc"], rest, missing=found["type"] == "missing")
@@ -85,7 +94,9 @@ def _path(loc: Iterable[str | int], raw: object, *, missing: bool) -> Path:
     for index, word in enumerate(words):
         if isinstance(at, dict) and word in at:
             at = at[word]
-        elif isinstance(at, list) and isinstance(word, int) and word < len(at):
+        elif isinstance(at, list):
+            if not isinstance(word, int) or word >= len(at):
+                continue
             at = at[word]
         elif not (missing and index == len(words) - 1):
             continue
@@ -93,8 +104,9 @@ def _path(loc: Iterable[str | int], raw: object, *, missing: bool) -> Path:
     return tuple(path)
 
 
-def _inside(path: Path, broken: Iterable[Path]) -> bool:
-    return any(path[: len(outer)] == outer for outer in broken)
+def _follows(path: Path, broken: Iterable[Path]) -> bool:
+    """Whether a mistake at ``path`` comes from what was left out there, around it or within it: it was told already."""
+    return any(path[: len(other)] == other or other[: len(path)] == path for other in broken)
 
 
 class _Gone:
@@ -117,7 +129,11 @@ def _leave_out(raw: dict[str, Any], path: Path, broken: set[Path], *, missing: b
     if not path:
         return
     if isinstance(parent, dict) and path[-1] in parent:
-        if len(path) == 2 and not isinstance(parent[path[-1]], dict) and path[0] in ("regions", "groups", "shards", "tables"):
+        if (
+            len(path) == 2
+            and not isinstance(parent[path[-1]], dict)
+            and path[0] in ("regions", "groups", "shards", "tables")
+        ):
             parent[path[-1]] = {}  # a name without a body is still a name
         else:
             del parent[path[-1]]
@@ -149,9 +165,10 @@ def _diagnostic(found: Any, path: Path, positions: Positions) -> Diagnostic:
 def _words(found: Any, path: Path) -> tuple[str, str, str]:
     """Code, sentence and hint of one of pydantic's errors."""
     kind, value, context = found["type"], found.get("input"), found.get("ctx", {})
-    name = f"`{path[-1]}`" if path else "the file"
+    name = "the file" if not path else f"`{path[-1]}`" if isinstance(path[-1], str) else f"item {path[-1] + 1}"
     if isinstance(wrong := context.get("error"), Wrong):
-        said = wrong.message if "`" in wrong.message else f"{name}: {wrong.message}"
+        named = bool(path) and isinstance(path[-1], str) and "`" not in wrong.message
+        said = f"{name}: {wrong.message}" if named else wrong.message
         return wrong.code, said, wrong.hint
     match kind:
         case "extra_forbidden":
@@ -159,15 +176,27 @@ def _words(found: Any, path: Path) -> tuple[str, str, str]:
             hint = nearest(str(path[-1]), known) or f"known here: {', '.join(known)}"
             return codes.UNKNOWN_KEY, f"{name} is not a key of {noun_of(path[:-1])}", hint
         case "missing":
-            return codes.MISSING_KEY, f"{noun_of(path[:-1])} needs the key {name}", _EXAMPLES.get(str(path[-1]), f"{path[-1]}: …")
+            return (
+                codes.MISSING_KEY,
+                f"{noun_of(path[:-1])} needs the key {name}",
+                _EXAMPLES.get(str(path[-1]), f"{path[-1]}: …"),
+            )
         case "int_type" | "int_parsing" | "int_from_float":
             return codes.VALUE, f"{name} must be a whole number, not {_shown(value)}", _digits(value)
         case "string_type":
-            return codes.VALUE, f"{name} must be text, not {_shown(value)}", "" if isinstance(value, dict | list) else f'"{value}"'
+            return (
+                codes.VALUE,
+                f"{name} must be text, not {_shown(value)}",
+                "" if isinstance(value, dict | list) else f'"{value}"',
+            )
         case "dict_type" | "model_type" | "model_attributes_type":
             return codes.VALUE, f"{name} must be keys and values, such as {{key: value}}, not {_shown(value)}", ""
         case "tuple_type" | "list_type":
-            return codes.VALUE, f"{name} must be a list, not {_shown(value)}", f"[{value}]" if isinstance(value, str | int) else ""
+            return (
+                codes.VALUE,
+                f"{name} must be a list, not {_shown(value)}",
+                f"[{value}]" if isinstance(value, str | int) else "",
+            )
         case "literal_error":
             expected = str(context["expected"]).replace("'", "")
             words = expected.replace(" or ", ", ").split(", ")

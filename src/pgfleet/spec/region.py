@@ -16,4 +16,4 @@ class Region(Part):
     provider: str = "local"
     """Where shards of this region live: `local` (processes on this machine); `existing` (given by DSNs) is to come."""
     role: Literal["disaster-recovery"] | None = None
-    """What the region is for. A disaster-recovery region holds copies and takes over; reads are not sent there by choice."""
+    """A disaster-recovery region holds copies and takes over; reads are not sent there by choice."""

@@ -32,9 +32,10 @@ def _name(text: str) -> str:
     if not is_name(text):
         plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-").lstrip("0123456789-")[:40].strip("-")
         raise Wrong(
-            codes.NAME, f"`{text}` cannot be a name: lower-case letters, digits and inner hyphens, a letter first, at most 40",
+            codes.NAME,
+            f"`{text}` cannot be a name: lower-case letters, digits and inner hyphens, a letter first, 40 at most",
             hint=plain if is_name(plain) else "",
-        )  # fmt: skip
+        )
     return text
 
 
@@ -43,7 +44,7 @@ def _identifier(text: str) -> str:
         plain = re.sub(r"[^a-z0-9_]+", "_", text.lower()).strip("_").lstrip("0123456789_")[:63]
         raise Wrong(
             codes.NAME,
-            f"`{text}` cannot be an identifier: lower-case letters, digits and underscores, no digit first, at most 63",
+            f"`{text}` cannot be an identifier: lower-case letters, digits and underscores, no digit first, 63 at most",
             hint=plain if is_identifier(plain) else "",
         )
     return text
@@ -80,11 +81,16 @@ def _percent_text(share: float) -> str:
 
 def _key(value: object) -> str:
     if isinstance(value, bool):
-        raise Wrong(codes.KEY_VALUE, "true and false are not keys; quote the word if it is one", hint=f'"{str(value).lower()}"')
+        raise Wrong(
+            codes.KEY_VALUE, "true and false are not keys; quote the word if it is one", hint=f'"{str(value).lower()}"'
+        )
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
-        raise Wrong(codes.KEY_VALUE, f"{value} is read as a number with a fraction; quote it if it is a word", hint=f'"{value}"')
+        text = getattr(value, "text", str(value))  # as it was written: 1.10 is not 1.1
+        raise Wrong(
+            codes.KEY_VALUE, f"{text} is read as a number with a fraction; quote it if it is a word", hint=f'"{text}"'
+        )
     if value is None:
         raise Wrong(codes.KEY_VALUE, "a key is missing here; quote the word if it is `null`", hint='"null"')
     if not isinstance(value, str):
@@ -98,7 +104,7 @@ def _setting(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, int | float):
-        return f"{value}"
+        return str(getattr(value, "text", value))
     if isinstance(value, str):
         return value
     raise Wrong(codes.VALUE, "a PostgreSQL parameter is text, a number, on or off", hint='""' if value is None else "")
@@ -110,6 +116,8 @@ Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "
 Identifier = Annotated[
     str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "pattern": f"^{IDENTIFIER.pattern}$"})
 ]
+#: Nodes of one kind in one region.
+Nodes = Annotated[int, Strict(), Field(ge=0, le=64)]
 #: A whole number; text, fractions and booleans are not.
 Count = Annotated[int, Strict(), Field(ge=0, le=1_000_000)]
 #: Seconds; in the file with a unit.
@@ -129,6 +137,4 @@ Percentage = Annotated[
 #: A value of a table's key column, as the text that is hashed.
 KeyValue = Annotated[str, BeforeValidator(_key), WithJsonSchema({"type": ["string", "integer"]})]
 #: The value of a PostgreSQL parameter, as text.
-Setting = Annotated[
-    str, BeforeValidator(_setting), WithJsonSchema({"type": ["string", "number", "boolean"]})
-]
+Setting = Annotated[str, BeforeValidator(_setting), WithJsonSchema({"type": ["string", "number", "boolean"]})]

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from pgfleet.spec.part import Part
 from pgfleet.spec.promises import Promises
-from pgfleet.spec.scalars import Count, Name, Setting
+from pgfleet.spec.scalars import Count, Name, Nodes, Setting
 
 
 class Group(Part):
@@ -14,11 +14,11 @@ class Group(Part):
 
     home: Name | None = None
     """The region where the primary belongs. May be left out where the fleet has one region."""
-    voters: dict[str, Count] | None = None
-    """Nodes per region that can be elected and that count for the quorum. `home` is the shard's home. Unsaid: {home: 2}."""
+    voters: dict[str, Nodes] | None = None
+    """Nodes per region that can be elected and count for the quorum. `home`: the shard's home. Unsaid: {home: 2}."""
     sync: Count | None = None
     """How many voting replicas must have a commit before it is acknowledged. Unsaid: 1 (0 with a single voter)."""
-    readers: dict[str, Count] = Field(default_factory=dict)
+    readers: dict[str, Nodes] = Field(default_factory=dict)
     """Nodes per region that only answer reads."""
     settings: dict[str, Setting] = Field(default_factory=dict)
     """PostgreSQL parameters."""
@@ -27,11 +27,11 @@ class Group(Part):
 
 
 class Shard(Group):
-    """One highly available PostgreSQL: a primary and its replicas. What it says itself comes before what its group says."""
+    """One highly available PostgreSQL: a primary and its replicas. What it says comes before what its group says."""
 
     group: str | None = None
     """The group whose shape it has."""
-    readers: dict[str, Count] | None = None  # type: ignore[assignment]  # unsaid means the group's, empty means none
+    readers: dict[str, Nodes] | None = None  # type: ignore[assignment]  # unsaid means the group's, empty means none
     residency: tuple[str, ...] = ()
     """The only regions in which rows, copies and archives of this shard may be. Unsaid: anywhere."""
     primary: str | None = None

@@ -56,7 +56,9 @@ def _kind(value: object) -> str:
 
 def _one(value: dict[str, Spread]) -> dict[str, Spread]:
     if len(value) != 1:
-        raise Wrong(codes.VALUE, "one key and its spread were expected, such as {Mathematics: {hash: id, over: [stem, stem-2]}}")
+        raise Wrong(
+            codes.VALUE, "one key and its spread were expected, such as {Mathematics: {hash: id, over: [stem, stem-2]}}"
+        )
     return value
 
 
@@ -74,7 +76,9 @@ def period_days(period: str) -> int:
 
 
 Period = Annotated[
-    str, AfterValidator(_period), WithJsonSchema({"type": "string", "pattern": r"^\s*\d+\s*(day|week|month|year)s?\s*$"})
+    str,
+    AfterValidator(_period),
+    WithJsonSchema({"type": "string", "pattern": r"^\s*\d+\s*(day|week|month|year)s?\s*$"}),
 ]
 Item = Annotated[
     Annotated[KeyValue, Tag("<word>")]
@@ -107,7 +111,9 @@ class Table(Part):
     """Keys per shard, listed."""
     elsewhere: (
         Annotated[
-            Annotated[Literal["refuse"], Tag("<word>")] | Annotated[Elsewhere, Tag("<mapping>")] | Annotated[Elsewhere, Tag("<list>")],
+            Annotated[Literal["refuse"], Tag("<word>")]
+            | Annotated[Elsewhere, Tag("<mapping>")]
+            | Annotated[Elsewhere, Tag("<list>")],
             Discriminator(_kind),
         ]
         | None
