@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -20,7 +20,8 @@ from pgfleet.plan.migrations import Migration
 from pgfleet.plan.statements import Statement, place
 from pgfleet.units import format_duration
 
-Connection = asyncpg.Connection[Any]
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[Any]
 
 #: Somebody else held a lock, or both held one: the transaction did nothing, and may be tried again.
 _TRY_AGAIN = {

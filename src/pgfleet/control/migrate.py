@@ -90,37 +90,39 @@ async def migrate(
     book: AddressBook,
     migrations: Sequence[Migration],
     shards_of: Mapping[str, Collection[str]],
+    shards: Collection[str],
     *,
     journal: Journal | None,
     by: str,
     pace: Pace,
 ) -> tuple[ShardMigrated, ...]:
-    """Apply ``migrations`` to the shards of ``book`` that they are for. A shard that fails is told in its row;
+    """Apply ``migrations`` to those of ``shards`` that they are for. A shard that fails is told in its row;
     others go on.
 
     :param shards_of: the shards of each table that a file may name.
+    :param shards: every shard of the fleet.
     :param journal: None looks only, and changes nothing: every file that is due is told as remaining.
     :param by: who asks, for the records.
+    :raises NotApplied: ``book`` does not know one of them.
     :raises ShardsUnreachable: before anything was begun.
     :raises MigrateUnderWay: likewise.
     :raises MigrationChanged: likewise.
     """
-    names = sorted({node.name.shard for node in book.nodes})
-    names = [name for name in names if any(m.is_for(name, shards_of) for m in migrations)]
-    shards = await _reach(book, names, pace)
+    names = sorted(name for name in shards if any(m.is_for(name, shards_of) for m in migrations))
+    reached = await _reach(book, names, pace)
     try:
         if journal is not None:
             # One after another in one order: two runs that start together cannot each hold a shard the other waits for.
-            for shard in shards:
+            for shard in reached:
                 await _lock(shard, pace)
-        await asyncio.gather(*(_look(shard, migrations, shards_of, ours=journal is not None) for shard in shards))
+        await asyncio.gather(*(_look(shard, migrations, shards_of, ours=journal is not None) for shard in reached))
         if journal is None:
-            return tuple(shard.told() for shard in shards)
+            return tuple(shard.told() for shard in reached)
         async with asyncio.TaskGroup() as group:
-            runs = [group.create_task(_work(shard, journal, by, pace)) for shard in shards]
+            runs = [group.create_task(_work(shard, journal, by, pace)) for shard in reached]
         return tuple(run.result() for run in runs)
     finally:
-        for shard in shards:
+        for shard in reached:
             shard.connected.connection.terminate()
 
 

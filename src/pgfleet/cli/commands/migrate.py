@@ -83,9 +83,9 @@ async def _run(
     shards_of = {table: placement.shards(table) for table in fleet.tables}
     by = f"{getpass.getuser()}@{socket.gethostname()}"
     if dry_run:
-        return await run(book, migrations, shards_of, journal=None, by=by, pace=pace)
+        return await run(book, migrations, shards_of, fleet.shards, journal=None, by=by, pace=pace)
     with view.Steps(silent=silent) as steps, Journal(Path(book.folder) / "journal.db", tell=steps.event) as journal:
-        return await run(book, migrations, shards_of, journal=journal, by=by, pace=pace)
+        return await run(book, migrations, shards_of, fleet.shards, journal=journal, by=by, pace=pace)
 
 
 def _tell(fleet: str, results: tuple[ShardMigrated, ...], count: int, *, dry_run: bool, as_json: bool) -> None:
