@@ -23,6 +23,9 @@ from pgfleet.errors import PgfleetError, WrongUsage
 #: Name -> module below cli/commands and its function, in the order of ``--help``. A command that does not work is
 #: not here.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("init", "init"),
+    "check": ("check", "check"),
+    "schema": ("schema", "schema"),
     "plan": ("plan", "plan"),
     "apply": ("apply", "apply"),
     "status": ("status", "status"),
@@ -39,6 +42,8 @@ INTERRUPTED = "stopped; what was done stays done, run the same command again"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; its exit status (see errors.py; 130 when interrupted)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # pydantic looks through every installed distribution for plugins: 20 ms, and nothing here uses one.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     options = Options(json="--json" in words)
     try:
         options, rest = hoist(words, _takes_value)

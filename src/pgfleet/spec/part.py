@@ -13,5 +13,4 @@ class Part(BaseModel):
         extra="forbid",
         defer_build=True,  # schemas are built when the first file is read, not when a command prints its help
         serialize_by_alias=True,
-        use_attribute_docstrings=True,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from pgfleet.spec.part import Part
 from pgfleet.spec.scalars import Duration, Percentage
@@ -21,7 +21,7 @@ class Loss(Part):
     """Seconds of acknowledged writes that may be lost."""
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
         return {"anyOf": [{"const": NONE, "description": "Nothing is promised."}, handler(core)]}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from pgfleet.names import IDENTIFIER, NAME, is_identifier, is_name
 from pgfleet.spec import codes
@@ -117,9 +117,9 @@ Identifier = Annotated[
     str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "pattern": f"^{IDENTIFIER.pattern}$"})
 ]
 #: Nodes of one kind in one region.
-Nodes = Annotated[int, Strict(), Field(ge=0, le=64)]
+Nodes = Annotated[int, Field(strict=True, ge=0, le=64)]
 #: A whole number; text, fractions and booleans are not.
-Count = Annotated[int, Strict(), Field(ge=0, le=1_000_000)]
+Count = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 #: Seconds; in the file with a unit.
 Duration = Annotated[
     float,
