@@ -39,4 +39,9 @@ begin
 end $$;
 
 create trigger questions_updated before update on questions
-    for each row when (old.* is distinct from new.*) execute function set_updated_at();
+    for each row
+    when (
+        (old.stem, old.choices, old.answer, old.difficulty, old.explanation)
+        is distinct from (new.stem, new.choices, new.answer, new.difficulty, new.explanation)
+    )
+    execute function set_updated_at();
