@@ -457,3 +457,83 @@ class NoSuchName(Refused):
     """The command names a shard or node that the file does not declare. Those that it declares stand under `seen`."""
 
     code = "PGF-F106"
+
+
+class CannotConnect(Unreachable):
+    """A node could not be connected to: refused, silent for a second, not ready yet, or it has no connection left.
+
+    Nothing was sent that could have done anything, so the client goes to another node, or tries again, by itself; this
+    is seen only where one node in particular was asked for.
+    """
+
+    code = "PGF-U130"
+
+    def __init__(self, message: str, *, state: str | None = None) -> None:
+        super().__init__(message)
+        self.state = state  # SQLSTATE, where it was PostgreSQL that said no
+
+
+class DeadlineExceeded(Unreachable):
+    """A call of the client was not answered within its deadline; the message says for what it waited.
+
+    A write that was sent is told as ``OutcomeUnknown`` instead: so here nothing was changed. During a failover of a
+    dead primary writes wait for about half a second, of a silent one for about 21 s: a longer ``deadline=`` waits
+    through it. Where it waited for a free connection, the pool is too small for the load (``pool_size=``) or statements
+    are slow.
+    """
+
+    code = "PGF-U131"
+
+
+class OutcomeUnknown(Unreachable):
+    """A write was sent, and whether it was committed is not known: the answer never came, or the server said that the
+    replicas had not confirmed it.
+
+    It may have happened. It is never repeated silently: look for the row (an id made by the application shows it), or
+    write so that a repetition does no harm (``insert ... on conflict do nothing``).
+    """
+
+    code = "PGF-U132"
+
+
+class ShardsSilent(Unreachable):
+    """``everywhere`` asked every shard, and some did not answer; they are named, with what each waited for.
+
+    ``partial=True`` gives the rows of those that did; ``missing`` of that result names the others.
+    """
+
+    code = "PGF-U133"
+
+
+class WriteInRead(Refused):
+    """A statement that writes was sent where only reads go: ``fetch``, ``everywhere`` or a ``read`` block.
+
+    Nothing was written. Use ``execute``, or a ``write`` block where rows come back (``insert ... returning``).
+    """
+
+    code = "PGF-F201"
+
+
+class BlockRolledBack(Refused):
+    """A ``write`` block ended without an error, but a statement in it had failed and the error was caught: PostgreSQL
+    answered COMMIT by a rollback, so nothing of the block was written.
+
+    Let errors leave the block, or put what may fail into ``async with conn.transaction():`` inside it (a savepoint).
+    """
+
+    code = "PGF-F202"
+
+
+class FleetClosed(Refused):
+    """The fleet was used before ``async with`` began or after it ended."""
+
+    code = "PGF-F203"
+
+
+class StatementFailed(_PerShard, StepFailed):
+    """PostgreSQL refused the statement given to ``pgfleet sql -c``; the server's message and SQLSTATE are told.
+
+    On a shard that refused it nothing was done. With ``--shard all``, what each of the others answered is in ``--json``.
+    """
+
+    code = "PGF-E121"

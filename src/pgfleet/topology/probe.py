@@ -1,0 +1,150 @@
+"""A node's own word: is it in recovery, on which timeline, how far. Asked directly, each within a second.
+
+PostgreSQL knows best whether it takes writes; it does not know whether it still may (that is Patroni's lock).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import asyncpg
+
+from pgfleet.errors import CannotConnect
+from pgfleet.facts.addresses import NodeAddress
+from pgfleet.names import NodeName
+from pgfleet.runtime.clock import monotonic
+from pgfleet.runtime.sql import Connection, Login, connect
+
+# The timeline a primary writes is the first part of its WAL's file name; a replica's control file is good enough. CASE
+# is not evaluated early here: the functions are volatile. One that is promoted between two looks only turns true to
+# false.
+_ASK = """
+select r.recovering,
+       case when r.recovering then coalesce(pg_last_wal_replay_lsn(), '0/0') else pg_current_wal_flush_lsn() end,
+       case when r.recovering then (select timeline_id from pg_control_checkpoint())
+            else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int end
+from (select pg_is_in_recovery() as recovering offset 0) r
+"""
+_SETTINGS = {"application_name": "pgfleet probe", "default_transaction_read_only": "on", "statement_timeout": "2000"}
+
+#: Seconds that the others have, once one has said that it is the primary, to say the same.
+_GRACE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class OwnWord:
+    """:param position: bytes; a primary has flushed them, a replica has replayed them. :param rtt: seconds it took."""
+
+    recovering: bool
+    position: int
+    timeline: int
+    rtt: float
+
+
+class Prober:
+    """Asks nodes. A connection is kept for the next question, until :meth:`rest`."""
+
+    def __init__(self, login: Login, *, seconds: float = 1.0) -> None:
+        self._login, self._seconds = login, seconds
+        self._kept: dict[NodeName, Connection] = {}
+
+    async def ask(self, node: NodeAddress, *, seconds: float | None = None) -> OwnWord | None:
+        """Its word; None: it gave none in time."""
+        connection = self._kept.pop(node.name, None)
+        try:
+            async with asyncio.timeout(seconds or self._seconds):
+                if connection is None or connection.is_closed():
+                    connection = await connect(
+                        node.host, node.port, self._login, settings=_SETTINGS, seconds=seconds or self._seconds
+                    )
+                began = monotonic()
+                row = await connection.fetchrow(_ASK)
+        except (CannotConnect, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            if connection is not None:
+                connection.terminate()
+            return None
+        except BaseException:
+            if connection is not None:
+                connection.terminate()
+            raise
+        self._keep(node.name, connection)
+        return None if row is None else OwnWord(row[0], row[1], row[2], monotonic() - began)
+
+    async def race(self, nodes: Iterable[NodeAddress]) -> dict[NodeName, OwnWord]:
+        """Ask all at once: until all have spoken or had their second, or shortly after one said that it takes
+        writes."""
+        asked = {asyncio.create_task(self.ask(node)): node.name for node in nodes}
+        words: dict[NodeName, OwnWord] = {}
+        waiting, grace = set(asked), None
+        try:
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    break
+                words |= {asked[task]: word for task in done if (word := task.result()) is not None}
+                if any(not word.recovering for word in words.values()):
+                    grace = _GRACE
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        return words
+
+    def rest(self) -> None:
+        """Let every kept connection go."""
+        kept, self._kept = self._kept, {}
+        for connection in kept.values():
+            connection.terminate()
+
+    def forget(self, node: NodeName) -> None:
+        """Let one node's go."""
+        if (connection := self._kept.pop(node, None)) is not None:
+            connection.terminate()
+
+    def _keep(self, name: NodeName, connection: Connection) -> None:
+        self.forget(name)  # two questions to one node at once: the later answer's is kept
+        self._kept[name] = connection
+
+
+async def round_trip(host: str, port: int, *, seconds: float = 1.0) -> float | None:
+    """Seconds of one TCP handshake, which is one round trip (a stopped server's kernel answers too); None: none."""
+    began = monotonic()
+    try:
+        async with asyncio.timeout(seconds):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        return None
+    took = monotonic() - began
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return took
+
+
+def decide(
+    words: Mapping[NodeName, OwnWord], *, leader: NodeName | None, etcd_answers: bool
+) -> tuple[NodeName | None, str]:
+    """Who may be written to, and because. Pure.
+
+    :param leader: the holder of Patroni's lock, as last seen.
+    :param etcd_answers: whether that is fresh. If it is, nobody but the holder may be written to: a primary that
+        outlives its Patroni calls itself primary, too. If etcd is silent, the one that says so itself is it (Patroni's
+        failsafe mode goes on without etcd); of two, the one on the higher timeline was promoted later.
+    """
+    claims = [name for name, word in words.items() if not word.recovering]
+    if leader in claims:
+        return leader, "it holds Patroni's lock and says itself that it takes writes"
+    if etcd_answers:
+        if leader is None:
+            return None, "nobody holds Patroni's lock: an election is under way"
+        if leader in words:
+            return None, f"{leader.member} holds Patroni's lock and is still being promoted"
+        return None, f"{leader.member} holds Patroni's lock and does not answer"
+    if not claims:
+        return None, f"etcd is silent, and no node says that it takes writes ({len(words)} answered)"
+    newest = max(claims, key=lambda name: words[name].timeline)
+    also = ", on the highest timeline of those that do" if len(claims) > 1 else ""
+    return newest, f"it says itself that it takes writes{also} (etcd is silent)"
