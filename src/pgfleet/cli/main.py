@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "switchover": ("switchover", "switchover"),
     "destroy": ("destroy", "destroy"),
     "migrate": ("migrate", "migrate"),
+    "sql": ("sql", "sql"),
     "log": ("log", "log"),
     "version": ("version", "version"),
 }

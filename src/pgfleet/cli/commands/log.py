@@ -29,7 +29,7 @@ def log(
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Only check that no row was changed or removed.")] = False,
 ) -> None:
-    """The journal: what was done and seen, when, and because of what.
+    """What was done and seen, and because of what.
 
     Times are UTC. With --follow, --json writes one document per line and event instead of one in all."""
     from pgfleet.control.journal import Journal

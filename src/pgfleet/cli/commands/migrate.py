@@ -37,11 +37,12 @@ def migrate(
         str, typer.Option("--statement-timeout", metavar=DURATION, help="For each statement.")
     ] = "10 min",
 ) -> None:
-    """Apply numbered SQL files to every shard that holds their tables, in order; safe to stop and to repeat.
+    """Apply numbered SQL files to the shards.
 
-    A file's head says what it is for: `-- tables: questions, users` (without it: every shard). A file is one
-    transaction together with its record, unless its head says `-- pgfleet: no-transaction`. The files are run by the
-    role pgfleet_owner; the application's role may read and write every table that they make."""
+    Every shard that holds a file's tables is given it, in order; safe to stop and to repeat. A file's head says what
+    it is for: `-- tables: questions, users` (without it: every shard). A file is one transaction together with its
+    record, unless its head says `-- pgfleet: no-transaction`. The files are run by the role pgfleet_owner; the
+    application's role may read and write every table that they make."""
     from pgfleet.control.pace import Pace
     from pgfleet.runtime.state import read_addresses
 
