@@ -163,6 +163,10 @@ def _member_of(name: NodeName, raw: Mapping[str, Any]) -> MemberSeen:
     word, state, tags = raw.get("role"), raw.get("state"), raw.get("tags")
     role: Role = "primary" if word in _PRIMARY else "replica" if word in _REPLICA else "unknown"
     position = _integer(raw.get("replay_lsn")) if role == "replica" else None
+    # In etcd a replica is "running" and says beside it how it follows; in REST's answers its state says it at once.
+    follows = raw.get("replication_state")
+    if role == "replica" and state == "running" and isinstance(follows, str):
+        state = follows
     return MemberSeen(
         name,
         role,

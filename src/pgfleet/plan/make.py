@@ -9,8 +9,8 @@ from pgfleet.plan.plan import Plan
 from pgfleet.plan.steps import Act, Step
 from pgfleet.plan.wanted import Wanted, WantedShard, WantedUnit
 
-#: A process in one of these needs no start: it runs, or its keeper is about to try again.
-ALIVE = frozenset({"running", "starting", "backoff"})
+#: A process in one of these needs no start. One that its keeper started in vain ("backoff") does: its files may be at fault.
+ALIVE = frozenset({"running", "starting"})
 
 
 def make_plan(wanted: Wanted, seen: FleetSeen) -> Plan:
@@ -50,8 +50,12 @@ def _foundation(wanted: Wanted, seen: FleetSeen) -> Iterator[Step]:
 
 def _start_keeper(wanted: Wanted, seen: FleetSeen) -> Step:
     known = len(seen.units)
-    because = f"no keeper answers; {known} processes are its to run" if known else "a fleet's processes need their keeper"
-    return Step(Act.START_KEEPER, wanted.fleet, because, risk="none: what runs is adopted as it is", undo="pgfleet destroy")
+    because = (
+        f"no keeper answers; {known} processes are its to run" if known else "a fleet's processes need their keeper"
+    )
+    return Step(
+        Act.START_KEEPER, wanted.fleet, because, risk="none: what runs is adopted as it is", undo="pgfleet destroy"
+    )
 
 
 def _kind(unit: str) -> str:

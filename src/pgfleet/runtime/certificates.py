@@ -67,12 +67,12 @@ def make_authority(name: str, now: datetime.datetime) -> Certificate:
 
 
 def sign(
-    authority: Certificate, now: datetime.datetime, *, common_name: str = "", hosts: Sequence[str] = (), server: bool
+    authority: Certificate, now: datetime.datetime, *, unit: str, hosts: Sequence[str] = (), server: bool
 ) -> Certificate:
     """A certificate signed by ``authority``.
 
-    :param common_name: empty for servers: etcd's gateway presents the server's certificate to etcd itself, and a common
-        name there would be taken for a user (CVE-2018-16886).
+    :param unit: what it is for; the subject has no common name, on purpose. etcd's gateway presents the server's certificate
+        to etcd itself, where a common name would be taken for a user (CVE-2018-16886), and it refuses a client that has one.
     :param hosts: names and addresses for which it is valid.
     :param server: also valid as a server's; every certificate is valid as a client's.
     """
@@ -81,7 +81,7 @@ def sign(
     if not isinstance(issuer_key, ec.EllipticCurvePrivateKey):
         raise ValueError("the authority's key is not an elliptic curve key")
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else [])
+    subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit)])
     uses = [ExtendedKeyUsageOID.CLIENT_AUTH] + ([ExtendedKeyUsageOID.SERVER_AUTH] if server else [])
     builder = (
         _builder(subject, issuer.subject, now)
@@ -97,7 +97,6 @@ def sign(
         except ValueError:
             names.append(x509.DNSName(host))
     if names:
-        # Critical where the subject is empty (RFC 5280, 4.2.1.6).
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not common_name)
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     certificate = builder.sign(issuer_key, hashes.SHA256())
     return Certificate(certificate.public_bytes(serialization.Encoding.PEM), _pem(key))

@@ -7,7 +7,9 @@ import tempfile
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None) -> bool:
+def write_atomically(
+    path: Path, content: str | bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None
+) -> bool:
     """Put ``content`` at ``path`` by rename; true when the file was not already exactly that.
 
     The temporary file is made 0600 (mkstemp), so a secret is never readable for a moment.
@@ -42,8 +44,13 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644, own
 
 
 def make_folder(path: Path, *, mode: int = 0o755, owner: tuple[int, int] | None = None) -> None:
-    """Make ``path`` (and, with the default mode, its parents), and give it ``mode`` and ``owner``."""
-    path.mkdir(parents=True, exist_ok=True)
+    """Make ``path`` and its missing parents, and give it ``mode`` and ``owner``; parents that are made get 0755, whatever
+    the umask: engines run as another user and must pass."""
+    for parent in reversed(path.parents):
+        if not parent.exists():
+            parent.mkdir(exist_ok=True)
+            parent.chmod(0o755)
+    path.mkdir(exist_ok=True)
     if owner is not None:
         os.chown(path, *owner)
     os.chmod(path, mode)

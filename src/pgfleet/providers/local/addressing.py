@@ -10,24 +10,18 @@ from pgfleet.providers.local.ports import Ports
 from pgfleet.spec.fleet import Fleet
 from pgfleet.spec.shape import ShardShape
 
-#: Three members survive the loss of one; five would cost every write another copy.
-ETCD_MEMBERS = 3
 HOST = "127.0.0.1"
 
 
-def etcd_regions(regions: Sequence[str]) -> list[str]:
-    """Where etcd's members stand: one each in the first three regions, the first again where there are fewer."""
-    return [regions[min(at, len(regions) - 1)] for at in range(ETCD_MEMBERS)]
-
-
-def assign(fleet: Fleet, shapes: Sequence[ShardShape], folder: Path, seen: AddressBook | None, ports: Ports) -> AddressBook:
+def assign(
+    fleet: Fleet, shapes: Sequence[ShardShape], folder: Path, seen: AddressBook | None, ports: Ports
+) -> AddressBook:
     """The address book of ``fleet``: what has an address keeps it, what is new gets ports, what is gone is left out."""
     etcd = seen.etcd if seen is not None else ()
     if not etcd:
-        places = etcd_regions(list(fleet.regions))
         etcd = tuple(
             EtcdAddress(f"etcd-{number}", region, HOST, ports.take(), ports.take())
-            for number, region in enumerate(places, 1)
+            for number, region in enumerate(fleet.etcd_regions(), 1)
         )
     nodes: list[NodeAddress] = []
     for shape in shapes:

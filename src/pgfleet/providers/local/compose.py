@@ -24,11 +24,12 @@ ALLOWED = "127.0.0.1/32"
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """One process: ``files`` by path, all 0600 and the engines' own."""
+    """One process: its ``folder`` and more ``folders``, and ``files`` by path, all 0700 and 0600 and the engines' own."""
 
     unit: Unit
     folder: Path
     files: Mapping[Path, str]
+    folders: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ def compose(site: Site) -> dict[str, Composed]:
 def digest(composed: Composed) -> str:
     """What tells one configuration of a process from another. Compose with placeholders first: no secret may enter it."""
     hashed = hashlib.sha256(repr(composed.unit.argv).encode())
+    hashed.update(repr([str(folder) for folder in composed.folders]).encode())
     for path, text in sorted(composed.files.items()):
         hashed.update(f"{path}\0{text}\0".encode())
     return hashed.hexdigest()[:16]
@@ -120,7 +122,7 @@ def _node(site: Site, node: NodeAddress) -> Composed:
         node=NodeUnit(shard=node.name.shard, member=node.name.member, data_dir=str(folder / "data")), digest="",
         on_change="reload", nofile=8192,
     )  # fmt: skip
-    return Composed(unit, folder, {config: text})
+    return Composed(unit, folder, {config: text}, (folder / "log",))  # Patroni does not make the folder of its log
 
 
 def _pgbouncer(site: Site, pooler: PoolerAddress) -> Composed:
@@ -165,7 +167,7 @@ def _haproxy(site: Site, pooler: PoolerAddress) -> Composed:
     name = f"haproxy/{pooler.region}"
     unit = Unit(
         name=name, argv=(site.engines.haproxy, "-W", "-db", "-f", str(config)), cwd=str(folder), env=site.environment,
-        user=site.engines.user.name, isolate=False, log=site.log(name), node=None, digest="", on_change="reload",
+        user=site.engines.user.name, isolate=False, log=site.log(name), node=None, digest="", on_change="reload", reload_signal="USR2",
         nofile=2 * maxconn + 256,
     )  # fmt: skip
     return Composed(unit, folder, {config: text})

@@ -82,9 +82,9 @@ def keep_certificates(folder: Path, host: str, engines: EngineUser) -> None:
     ca = _keep(place, "ca", None, lambda: make_authority(f"pgfleet {fleet}", now))
     app_ca = _keep(place, "app-ca", None, lambda: make_authority(f"pgfleet {fleet} applications", now))
     hosts = sorted({host, "127.0.0.1", "localhost"})
-    _keep(place, "server", engines.owner, lambda: sign(ca, now, hosts=hosts, server=True))
-    _keep(place, "operator", None, lambda: sign(ca, now, common_name="operator", server=False))
-    _keep(place, "app", None, lambda: sign(app_ca, now, common_name="app", server=False))
+    _keep(place, "server", engines.owner, lambda: sign(ca, now, unit="server", hosts=hosts, server=True))
+    _keep(place, "operator", None, lambda: sign(ca, now, unit="operator", server=False))
+    _keep(place, "app", None, lambda: sign(app_ca, now, unit="app", server=False))
     write_atomically(place / "etcd-clients.crt", ca.certificate + app_ca.certificate)
 
 

@@ -34,7 +34,7 @@ async def observe(folder: Path) -> FleetSeen:
 
 
 async def _units(folder: Path, book: AddressBook) -> tuple[bool, dict[str, UnitSeen]]:
-    wanted = {name: UnitSeen(name, unit.digest) for name, unit in read_units(folder).items()}
+    wanted = {unit.name: UnitSeen(unit.name, unit.digest) for unit in read_units(folder)}
     for shard in sorted((folder / "nodes").glob("*")):
         for member in sorted(shard.glob("*")):
             name = f"node/{shard.name}/{member.name}"
@@ -43,12 +43,12 @@ async def _units(folder: Path, book: AddressBook) -> tuple[bool, dict[str, UnitS
         status = await KeeperClient(folder).status()
     except KeeperUnreachable:
         return False, wanted
-    for unit in status["units"]:
-        known = wanted.get(unit["name"])
+    for unit in status.units:
+        known = wanted.get(unit.name)
         if known is not None and known.state != "leftover":
-            wanted[unit["name"]] = replace(
-                known, state=unit["state"], pid=unit.get("pid"), database_pid=unit.get("postmaster_pid"),
-                restarts=unit.get("restarts", 0), problem=unit.get("last_exit") or "",
+            wanted[unit.name] = replace(
+                known, state=unit.state, pid=unit.pid, database_pid=unit.postmaster, restarts=unit.restarts,
+                problem="" if unit.state == "running" else unit.last_because,
             )  # fmt: skip
     return True, wanted
 

@@ -1,0 +1,33 @@
+"""``pgfleet destroy``: take the fleet down and delete it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from pgfleet.cli import view
+
+
+def destroy(
+    context: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Stop every process of the fleet and delete all of its data. Asks first."""
+    from pgfleet.control.destroy import destroy as perform
+    from pgfleet.control.drivers import driver_of
+    from pgfleet.errors import NotConfirmed
+
+    driver, fleet, folder = driver_of(context.obj)
+    if (
+        folder.exists()
+        and not yes
+        and not (not context.obj.json and view.confirm(f"Delete fleet {fleet.fleet} and all of its data in {folder}?"))
+    ):
+        raise NotConfirmed(f"nobody agreed to delete {fleet.fleet}", hint="pgfleet destroy --yes")
+    there = asyncio.run(perform(driver, folder, (lambda text: None) if context.obj.json else view.note))
+    if context.obj.json:
+        view.document({"fleet": fleet.fleet, "destroyed": there})
+    else:
+        view.line(f"{fleet.fleet}: {'gone' if there else 'there was nothing to destroy'}")

@@ -1,0 +1,21 @@
+"""Destroy: everything stopped, everything deleted; can be interrupted anywhere and run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pgfleet.control.lock import acting
+from pgfleet.providers.driver import Driver
+
+
+async def destroy(driver: Driver, folder: Path, told: Callable[[str], None]) -> bool:
+    """Take the fleet in ``folder`` down; false when there was none.
+
+    :raises FleetBusy: somebody is changing it.
+    """
+    if not folder.exists():
+        return False
+    with acting(folder, "destroy"):
+        await driver.destroy(told)
+    return True

@@ -1,0 +1,76 @@
+"""Switchover: a planned change of the primary, to a replica that has everything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import asyncpg
+
+from pgfleet.errors import NoCandidate, NotSettled
+from pgfleet.facts.addresses import AddressBook
+from pgfleet.facts.topology import ShardTopology
+from pgfleet.names import NodeName
+from pgfleet.providers.local.access import connect_as, rest_of
+from pgfleet.providers.local.settle import Settling
+
+#: Seconds in which the new primary must take writes after Patroni said that it is done.
+WRITABLE_WITHIN = 30.0
+
+
+def candidates(topology: ShardTopology) -> list[NodeName]:
+    """Who may take over without losing anything: voters that take part in synchronous replication and stream, the one that
+    has come farthest first."""
+    members = topology.members
+    able = [
+        n for n in topology.sync.voters if n != topology.primary and n in members and members[n].state == "streaming"
+    ]
+    return sorted(able, key=lambda n: (-(members[n].position or 0), n))
+
+
+async def switch_over(folder: Path, book: AddressBook, shard: str, to: NodeName | None, settling: Settling) -> NodeName:
+    """Make ``to``, or the best candidate, the primary of ``shard``; the new primary.
+
+    :raises NoCandidate: nobody can, or ``to`` cannot.
+    :raises PatroniRefused: Patroni said no.
+    """
+    nodes = [node.name for node in book.of_shard(shard)]
+    topology = await settling.until(
+        shard, lambda t: t.primary is not None and t.announced, nodes, within=WRITABLE_WITHIN, what="writable"
+    )
+    old = topology.primary
+    able = candidates(topology)
+    chosen = to or (able[0] if able else None)
+    if chosen is None or chosen not in able:
+        raise NoCandidate(
+            f"no switchover of {shard}: {to or 'none of its nodes'} cannot take over now",
+            seen=[f"primary: {old}", f"candidates: {', '.join(map(str, able)) or 'none'}"],
+            hint=f"pgfleet switchover {shard} --to {able[0].member}" if able else "pgfleet status",
+        )
+    primary = book.node(old) if old is not None else None
+    if primary is None:
+        raise NotSettled(f"{old} is not in the address book")
+    await _checkpoint(folder, book, old)
+    await rest_of(folder, primary).switchover(primary.name.member, chosen.member)
+    after = await settling.until(
+        shard,
+        lambda t: t.primary not in (None, old) and t.announced,
+        nodes,
+        within=WRITABLE_WITHIN,
+        what="switched over",
+    )
+    assert after.primary is not None  # noqa: S101 - what was waited for
+    return after.primary
+
+
+async def _checkpoint(folder: Path, book: AddressBook, name: NodeName | None) -> None:
+    """The shutdown's own checkpoint is part of the pause: a checkpoint now leaves little for it."""
+    node = book.node(name) if name is not None else None
+    if node is None:
+        return
+    connection = await connect_as(folder, node, "postgres", "postgres", timeout=60.0)
+    try:
+        await connection.execute("checkpoint")
+    except asyncpg.PostgresError as error:
+        raise NotSettled(f"no checkpoint on {name}", seen=[str(error)]) from error
+    finally:
+        await connection.close()
