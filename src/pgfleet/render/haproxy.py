@@ -35,7 +35,9 @@ def check_interval(checks: int) -> int:
     return max(500, min(5000, round(checks * CHECK_CPU_SECONDS / CHECK_CPU_SHARE * 1000 / 100) * 100))
 
 
-def render_haproxy(region: str, host: str, frontends: Sequence[Frontend], *, authority: str, maxconn: int, regions: int) -> str:
+def render_haproxy(
+    region: str, host: str, frontends: Sequence[Frontend], *, authority: str, maxconn: int, regions: int
+) -> str:
     """``haproxy.cfg``. Patroni's REST decides: a server is up where ``/primary`` or ``/replica`` answers 200."""
     checks = sum(2 * len(f.servers) for f in frontends) * regions
     interval = check_interval(checks)
@@ -83,7 +85,8 @@ def render_haproxy(region: str, host: str, frontends: Sequence[Frontend], *, aut
             "    http-check expect status 200",
             common,
             *(
-                f"    server {s.name} {s.host}:{s.port} check port {s.rest_port}" + ("" if s.region == region else " backup")
+                f"    server {s.name} {s.host}:{s.port} check port {s.rest_port}"
+                + ("" if s.region == region else " backup")
                 for s in frontend.servers
             ),
         ]

@@ -73,5 +73,3 @@ def render_pgbouncer(pooler: Pooler) -> str:
 def render_userlist(verifiers: Mapping[str, str]) -> str:
     """``userlist.txt``: role and SCRAM verifier; the password itself is not in it."""
     return "".join(f'"{role}" "{verifier}"\n' for role, verifier in sorted(verifiers.items()))
-
-

@@ -232,8 +232,12 @@ class LocalProvider:
             for step in steps:
                 if step.act is Act.PREPARE_SHARD:
                     waiting.create_task(self._database(step, book, credentials, settling, nodes, doing))
-        if changed and not new:
-            await settling.until(shard, lambda t: all_streaming(t, nodes), nodes, within=COPIES_WITHIN, what="whole")
+        # Patroni counts a new copy in for the quorum a loop or two after it streams; until then commits wait for fewer.
+        sync = self.fleet.shape(shard).sync
+        await settling.until(
+            shard, lambda t: all_streaming(t, nodes) and len(t.sync.voters) >= sync, nodes, within=COPIES_WITHIN,
+            what="whole",
+        )  # fmt: skip
 
     async def _primary(self, shard: str, settling: Settling, nodes: Sequence[NodeName]) -> NodeName:
         topology = await settling.until(

@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 #: Seconds between two uses of each connection: a token ends after five minutes without, a connection after one.
 KEEP_WARM = 15.0
+#: Seconds that one question may take, at one member.
+CALL_SECONDS = 1.5
 
 
 def lead_from(shard: str, kvs: Iterable[KeyValue]) -> LeadSeen:
@@ -49,11 +51,11 @@ class Leads:
     def __init__(self, folder: Path, clients: Iterable[EtcdClient] = ()) -> None:
         self._folder = folder
         self._clients = tuple(clients)
+        self._where: tuple[str, ...] = ()
         self._late: set[asyncio.Task[Any]] = set()
 
     async def open(self) -> str:
-        """(Re)read where etcd is and who we are there. Returns why there is none, or nothing."""
-        await self.aclose()
+        """(Re)read where etcd is and who we are there; connections that fit stay. Returns why there is none, or nothing."""
         try:
             book = read_addresses(self._folder)
             if not book.etcd:
@@ -64,9 +66,16 @@ class Leads:
             password = read_secret(self._folder, "etcd-keeper")
         except (PgfleetError, OSError, ValueError) as error:  # ssl.SSLError is an OSError
             return str(error)
-        self._clients = tuple(
-            EtcdClient([member.url], tls=tls, user="keeper", password=password, timeout=1.5) for member in book.etcd
-        )
+        where = (*(member.url for member in book.etcd), password)
+        if where != self._where:
+            old, self._where = self._clients, where
+            self._clients = tuple(
+                EtcdClient([member.url], tls=tls, user="keeper", password=password, timeout=CALL_SECONDS)
+                for member in book.etcd
+            )
+            task = asyncio.create_task(_close_later(old))
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
         return ""
 
     async def look(self, shard: str) -> LeadSeen | None:
@@ -114,3 +123,10 @@ async def _or_none(asked: Coroutine[Any, Any, T]) -> T | None:
         return await asked
     except (EtcdUnreachable, EtcdRefused):
         return None
+
+
+async def _close_later(clients: Iterable[EtcdClient]) -> None:
+    """Once nobody can be asking through them any more."""
+    await asyncio.sleep(2 * CALL_SECONDS)
+    for client in clients:
+        await client.aclose()
