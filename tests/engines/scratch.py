@@ -194,7 +194,7 @@ def make_shards(root: Path, fleet: str, *names: str) -> Shards:
     certificates.mkdir(parents=True)
     now = datetime.datetime.now(datetime.UTC)
     authority = make_authority("pgfleet test", now)
-    server = sign(authority, now, hosts=["127.0.0.1", "localhost"], server=True)
+    server = sign(authority, now, unit="server", hosts=["127.0.0.1", "localhost"], server=True)
     (certificates / "ca.crt").write_bytes(authority.certificate)
     (certificates / "server.crt").write_bytes(server.certificate)
     (certificates / "server.key").write_bytes(server.key)

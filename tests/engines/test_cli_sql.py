@@ -89,8 +89,8 @@ def test_the_password_is_in_no_argument_and_no_environment(shards: Shards) -> No
 
 
 def test_rows_as_json_keep_their_meaning(shards: Shards) -> None:
-    query = """select 1 as n, 1.50 as price, 'x' as t, null as nothing, '{"a": [1]}'::jsonb as j, array[1, 2] as list, true as b,
-               '2026-01-31 01:14:09+00'::timestamptz as at, '\\x00ff'::bytea as raw, 'NaN'::float8 as nan"""
+    query = """select 1 as n, 1.50 as price, 'x' as t, null as nothing, '{"a": [1]}'::jsonb as j, array[1, 2] as list,
+               true as b, '2026-01-31 01:14:09+00'::timestamptz as at, '\\x00ff'::bytea as raw, 'NaN'::float8 as nan"""
     [answer] = results(shards, "--shard", "stem", "-c", query)
     assert (answer["shard"], answer["node"], answer["status"]) == ("stem", "stem/us-east-1", "SELECT 1")
     assert answer["rows"] == [

@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -18,10 +17,8 @@ from pgfleet.control.pace import Pace
 from pgfleet.errors import CommitUnanswered
 from pgfleet.plan.migrations import Migration
 from pgfleet.plan.statements import Statement, place
+from pgfleet.runtime.sql import Connection
 from pgfleet.units import format_duration
-
-if TYPE_CHECKING:
-    Connection = asyncpg.Connection[Any]
 
 #: Somebody else held a lock, or both held one: the transaction did nothing, and may be tried again.
 _TRY_AGAIN = {
@@ -97,9 +94,15 @@ async def apply_file(
         try:
             async with _lost_is_told(migration):
                 try:
-                    return await apply(connection, migration, by, pace)
-                finally:
+                    await apply(connection, migration, by, pace)
+                except (asyncpg.PostgresError, Stopped):
                     await _tidy(connection)
+                    raise
+                except BaseException:
+                    connection.terminate()  # nobody knows what it is doing: it is not asked anything more
+                    raise
+                await _tidy(connection)
+                return
         except Stopped as stopped:
             pause = pace.pause(attempt)
             if stopped.sqlstate not in _TRY_AGAIN or time.monotonic() + pause > until:

@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 import asyncpg
 
@@ -20,6 +19,7 @@ from pgfleet.errors import CommitUnanswered, PgfleetError, StatementFailed
 from pgfleet.facts.addresses import AddressBook
 from pgfleet.plan.migrations import needs_no_transaction
 from pgfleet.plan.statements import split
+from pgfleet.runtime.sql import Connection
 
 #: Seconds for COMMIT's answer, and beyond the server's own limit for a statement's.
 COMMIT_SECONDS = 60.0
@@ -85,7 +85,7 @@ async def _ask(book: AddressBook, shard: str, role: str, wanted: Wanted, sql: st
 
 
 async def _answer(
-    connection: asyncpg.Connection[Any], sql: str, seconds: float
+    connection: Connection, sql: str, seconds: float
 ) -> tuple[tuple[str, ...], tuple[tuple[object, ...], ...], str]:
     for name in ("json", "jsonb"):
         await connection.set_type_codec(name, schema="pg_catalog", encoder=json.dumps, decoder=json.loads)

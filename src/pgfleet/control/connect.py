@@ -11,12 +11,15 @@ import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import asyncpg
 
-from pgfleet.errors import NoSuchNode, NotApplied
+from pgfleet.errors import CannotConnect, NoSuchNode, NotApplied
 from pgfleet.facts.addresses import AddressBook, NodeAddress
+from pgfleet.runtime.http import fleet_context
+from pgfleet.runtime.sql import Connection, Login
+from pgfleet.runtime.sql import connect as open_connection
 from pgfleet.runtime.state import read_secret
 
 Wanted = Literal["primary", "replica"]
@@ -30,12 +33,12 @@ class Connected:
     """An open connection, and whose it is."""
 
     node: NodeAddress
-    connection: asyncpg.Connection[Any]
+    connection: Connection
 
 
-def tls(folder: Path) -> ssl.SSLContext:
+def tls(folder: Path) -> ssl.SSLContext | None:
     """Verifies a node of the fleet in ``folder`` by the fleet's own authority, and by its address."""
-    return ssl.create_default_context(cafile=folder / "certificates" / "ca.crt")
+    return fleet_context(folder)
 
 
 async def connect(
@@ -52,8 +55,8 @@ async def connect(
     if not nodes:
         raise NotApplied(f"shard {shard!r} was never applied", hint="pgfleet apply")
     folder = Path(book.folder)
-    password, context = read_secret(folder, role), tls(folder)
-    tasks = [asyncio.create_task(_look(node, book.database, role, password, context, settings or {})) for node in nodes]
+    login = Login(role, book.database, read_secret(folder, role), tls(folder))
+    tasks = [asyncio.create_task(_look(node, login, settings or {})) for node in nodes]
     try:
         return await _first(shard, nodes, tasks, wanted)
     finally:
@@ -68,7 +71,7 @@ async def connect(
 class _Looked:
     node: NodeAddress
     said: str
-    connection: asyncpg.Connection[Any] | None = None
+    connection: Connection | None = None
 
 
 async def _first(
@@ -83,27 +86,24 @@ async def _first(
         said[str(looked.node.name)] = looked.said
     raise NoSuchNode(
         f"no node of {shard} is {'its primary' if wanted == 'primary' else 'a replica'} and answers",
-        seen=[f"{node.name} ({node.host}:{node.port}): {said[str(node.name)]}" for node in nodes],
+        seen=[f"{node.name}: {said[str(node.name)]}" for node in nodes],
         hint="pgfleet status",
     )
 
 
-async def _look(
-    node: NodeAddress, database: str, role: str, password: str, context: ssl.SSLContext, settings: Mapping[str, str]
-) -> _Looked:
-    connection: asyncpg.Connection[Any] | None = None
+async def _look(node: NodeAddress, login: Login, settings: Mapping[str, str]) -> _Looked:
+    connection: Connection | None = None
     try:
         async with asyncio.timeout(LOOK_SECONDS):
-            connection = await asyncpg.connect(
-                host=node.host, port=node.port, user=role, password=password, database=database, ssl=context,
-                timeout=LOOK_SECONDS, server_settings=dict(settings),
-            )  # fmt: skip
+            connection = await open_connection(node.host, node.port, login, settings=settings, seconds=LOOK_SECONDS)
             replica = await connection.fetchval("select pg_is_in_recovery()")
         looked = _Looked(node, "replica" if replica else "primary", connection)
         connection = None
         return looked
     except TimeoutError:
         return _Looked(node, f"no answer in {LOOK_SECONDS:g} s")
+    except CannotConnect as error:
+        return _Looked(node, error.message)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         return _Looked(node, str(error) or type(error).__name__)
     finally:
