@@ -537,3 +537,12 @@ class StatementFailed(_PerShard, StepFailed):
     """
 
     code = "PGF-E121"
+
+
+class PlanOutdated(Refused):
+    """`apply PLAN` performs that plan or nothing, and looking now gives another one: the file or the fleet has changed since.
+
+    Make the plan again, read it, and apply that.
+    """
+
+    code = "PGF-F107"

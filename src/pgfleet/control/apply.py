@@ -3,7 +3,7 @@ looking."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from pgfleet.control.journal import Journal
 from pgfleet.control.lock import acting
-from pgfleet.errors import NotConfirmed, PgfleetError, StillDifferent
+from pgfleet.errors import NotConfirmed, PgfleetError, PlanOutdated, StillDifferent
 from pgfleet.facts.fleet import FleetSeen
 from pgfleet.plan.make import make_plan
 from pgfleet.plan.plan import Plan
@@ -46,10 +46,18 @@ async def look(driver: Driver) -> tuple[Plan, Wanted, FleetSeen]:
     return make_plan(wanted, seen), wanted, seen
 
 
-async def apply(driver: Driver, folder: Path, teller: Teller, confirm: Callable[[Plan], bool]) -> Applied:
+async def apply(
+    driver: Driver,
+    folder: Path,
+    teller: Teller,
+    confirm: Callable[[Plan], bool],
+    agreed: Mapping[str, object] | None = None,
+) -> Applied:
     """Make the fleet what the file says.
 
     :param confirm: asked when a plan deletes data; false refuses all of it.
+    :param agreed: the plan that somebody has read (``Plan.to_json``); any other is refused.
+    :raises PlanOutdated: what would be done is not what was agreed to.
     :raises FleetBusy: somebody else is at it.
     :raises NotConfirmed: data would be deleted and nobody agreed.
     :raises PgfleetError: a step failed; what was done stays, and the next apply goes on.
@@ -59,6 +67,8 @@ async def apply(driver: Driver, folder: Path, teller: Teller, confirm: Callable[
         left: tuple[Step, ...] = ()
         for _ in range(ROUNDS):
             plan, wanted, seen = await look(driver)
+            if agreed is not None and not done and plan.to_json() != agreed:
+                raise PlanOutdated("the fleet or the file has changed since this plan was made", hint="pgfleet plan")
             if not plan.steps:
                 return Applied(tuple(done), seen)
             if plan.destructive and not confirm(plan):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 def apply(
     context: typer.Context,
+    plan: Annotated[
+        Path | None, typer.Argument(metavar="[PLAN]", help="A plan that `plan --out` wrote: this one or nothing.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to steps that delete data.")] = False,
 ) -> None:
     """Make the fleet what the file says. Safe to interrupt at any moment and to repeat."""
@@ -25,6 +30,7 @@ def apply(
 
     options = context.obj
     driver, fleet, folder = driver_of(options)
+    agreed = _read(plan) if plan is not None else None
 
     def confirm(made: Plan) -> bool:
         if yes:
@@ -36,7 +42,7 @@ def apply(
 
     began = time.monotonic()
     with view.Steps(silent=options.json) as steps:
-        done = asyncio.run(perform(driver, folder, steps, confirm))
+        done = asyncio.run(perform(driver, folder, steps, confirm, agreed))
     took = time.monotonic() - began
     if options.json:
         view.document(
@@ -45,3 +51,13 @@ def apply(
         return
     what = f"{len(done.steps)} steps" if done.steps else "nothing to do"
     view.line(f"{fleet.fleet}: {what}, {took:.1f} s; the fleet is as the file says")
+
+
+def _read(path: Path) -> dict[str, object]:
+    from pgfleet.errors import FileUnreadable
+
+    try:
+        document: dict[str, object] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise FileUnreadable(f"{path} is no plan", seen=[str(error)], hint=f"pgfleet plan --out {path}") from None
+    return document

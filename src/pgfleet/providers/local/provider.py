@@ -285,7 +285,7 @@ class LocalProvider:
         """:raises NoCandidate, PatroniRefused, NotSettled: it did not happen."""
         book = read_addresses(self.folder)
         async with Settling(self.folder, book) as settling:
-            return await switch_over(self.folder, book, shard, to, settling)
+            return await switch_over(self.folder, book, shard, to, settling, home=self.fleet.shape(shard).home)
 
     async def destroy(self, told: Callable[[str], None]) -> None:
         """Stop every process of the fleet, then delete its folder. Can be interrupted anywhere and run again."""

@@ -27,9 +27,12 @@ def candidates(topology: ShardTopology) -> list[NodeName]:
     return sorted(able, key=lambda n: (-(members[n].position or 0), n))
 
 
-async def switch_over(folder: Path, book: AddressBook, shard: str, to: NodeName | None, settling: Settling) -> NodeName:
+async def switch_over(
+    folder: Path, book: AddressBook, shard: str, to: NodeName | None, settling: Settling, *, home: str = ""
+) -> NodeName:
     """Make ``to``, or the best candidate, the primary of ``shard``; the new primary.
 
+    :param home: a region whose candidates go before others.
     :raises NoCandidate: nobody can, or ``to`` cannot.
     :raises PatroniRefused: Patroni said no.
     """
@@ -38,7 +41,7 @@ async def switch_over(folder: Path, book: AddressBook, shard: str, to: NodeName 
         shard, lambda t: t.primary is not None and t.announced, nodes, within=WRITABLE_WITHIN, what="writable"
     )
     old = topology.primary
-    able = candidates(topology)
+    able = sorted(candidates(topology), key=lambda name: name.region != home)  # sorted() keeps the order within each
     chosen = to or (able[0] if able else None)
     if chosen is None or chosen not in able:
         raise NoCandidate(
