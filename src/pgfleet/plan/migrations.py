@@ -24,49 +24,6 @@ from pgfleet.plan.statements import Statement, place, split
 _FILE = re.compile(r"(\d{4})_([a-z0-9]+(?:_[a-z0-9]+)*)\.sql")
 _HEADER = re.compile(r"--\s*(tables|pgfleet)\s*:\s*(.*?)\s*")
 
-#: What may be wrong with a folder of migrations; each has a page under docs/errors.
-CODES: dict[str, str] = {
-    "PGF-M101": (
-        "The folder holds no migration. Its files are named by number and what they do: `0001_questions.sql`."
-    ),
-    "PGF-M102": (
-        "A file's name is not four digits, an underscore, and words of lower-case letters and digits, joined by "
-        "underscores. A `.sql` file with another name would never be applied, so it is refused instead of "
-        "ignored."
-    ),
-    "PGF-M103": (
-        "Two files have the same number: in which order they apply would be a guess. Give the newer one the next "
-        "free number; if it was applied somewhere already, give that number to the other one."
-    ),
-    "PGF-M104": (
-        "A number is missing between the first file (0001) and the last. Either a file was not checked out, or "
-        "numbers were left out by mistake; applying the later ones first could not be undone."
-    ),
-    "PGF-M105": (
-        "The line `-- tables:` names a table that fleet.yaml does not declare, or names none: the shards that the "
-        "file is for cannot be known."
-    ),
-    "PGF-M106": ("The line `-- pgfleet:` holds a word other than `no-transaction`."),
-    "PGF-M107": (
-        "The file ends or begins a transaction itself (BEGIN, COMMIT, ROLLBACK, …). pgfleet puts the file and the "
-        "record of it into one transaction, so that a kill leaves both or neither. For statements that cannot run "
-        "in a transaction write `-- pgfleet: no-transaction` at its head."
-    ),
-    "PGF-M108": (
-        "`COPY … FROM STDIN` needs a client that sends the rows; a migration has none. Use INSERT, or load the "
-        "rows through `pgfleet sql`."
-    ),
-    "PGF-M109": (
-        "A statement of a file without transaction cannot be repeated: if the run is stopped after it, the next "
-        "run would fail at it. Write IF NOT EXISTS, OR REPLACE or IF EXISTS."
-    ),
-    "PGF-M110": (
-        "A statement that PostgreSQL refuses inside a transaction (CREATE INDEX CONCURRENTLY, VACUUM, …) stands "
-        "in a file that is one. Put it into a file of its own with `-- pgfleet: no-transaction` at its head."
-    ),
-    "PGF-M111": ("The file is not UTF-8 text."),
-}
-
 _OWN_TRANSACTION = ("begin", "start", "commit", "end", "rollback", "abort")
 
 
