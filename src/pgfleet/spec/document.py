@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 
 import yaml
 
@@ -243,7 +244,7 @@ def scalar(text: str) -> str | int | float | bool | None:
         return _BOOL[text]
     if _INT.fullmatch(text) and len(text) < 4000:  # int() refuses more digits than that
         return int(text)
-    if _FLOAT.fullmatch(text):
+    if _FLOAT.fullmatch(text) and isfinite(float(text)):
         return Fraction(text)
     return text
 

@@ -74,12 +74,12 @@ def read(file: str, text: str) -> Loaded:
                 break
             except ValidationError as error:
                 errors = error.errors(include_url=False)
-            for found in errors:
-                path = _path(found["loc"], rest, missing=found["type"] == "missing")
-                if not _follows(path, broken):
+            paths = [_path(found["loc"], rest, missing=found["type"] == "missing") for found in errors]
+            meant = _meant(errors, paths)
+            for found, path in zip(errors, paths, strict=True):
+                if not _follows(path, broken) and not (found["type"] == "missing" and path in meant):
                     mistakes.append(_diagnostic(found, path, document.positions))
-            for found in errors:
-                path = _path(found["loc"], rest, missing=found["type"] == "missing")
+            for found, path in zip(errors, paths, strict=True):
                 _leave_out(rest, path, broken, missing=found["type"] == "missing")
             _sweep(rest)
     mistakes.sort(key=lambda mistake: (mistake.position, mistake.code))
@@ -102,6 +102,12 @@ def _path(loc: Iterable[str | int], raw: object, *, missing: bool) -> Path:
             continue
         path.append(word)
     return tuple(path)
+
+
+def _meant(errors: Iterable[Any], paths: Iterable[Path]) -> set[Path]:
+    """Where keys belong that were misspelt: they are missing there, and nobody needs to hear it twice."""
+    unknown = [path for found, path in zip(errors, paths, strict=True) if found["type"] == "extra_forbidden"]
+    return {(*path[:-1], nearest(str(path[-1]), known_keys(path[:-1]))) for path in unknown}
 
 
 def _follows(path: Path, broken: Iterable[Path]) -> bool:

@@ -85,8 +85,8 @@ def _voting(replicas: int) -> str:
 def residency_is_kept(subject: Subject) -> Iterator[Finding]:
     for name, shape in given(subject):
         residency = subject.fleet.shards[name].residency
-        if not residency:
-            continue
+        if not residency or not set(residency) <= set(subject.names["regions"]):
+            continue  # none, or one that is misspelt and was told already
         allowed = ", ".join(residency)
         if shape.home not in residency:
             message = f"the home of `{name}`, {shape.home}, is outside its residency ({allowed})"

@@ -69,7 +69,7 @@ def spreads_spread(subject: Subject) -> Iterator[Finding]:
         for where, key, shard, spread in _listed(name, table):
             if spread is None:
                 continue
-            yield from _over(where, spread.over, spread.buckets, least=2)
+            yield from _over(where, spread.over, spread.buckets, least=2 if shard in spread.over else 1)
             if shard not in spread.over:
                 message = f"`{key}` is listed under {shard}, which is not among the shards it is spread over"
                 hint = f"over: [{', '.join([shard, *spread.over])}]"
@@ -95,8 +95,8 @@ def _over(path: Path, over: Sequence[str], buckets: int, *, least: int) -> Itera
 
 def shards_are_used(subject: Subject) -> Iterator[Finding]:
     fleet = subject.fleet
-    if not fleet.tables:
-        return
+    if not fleet.tables or any(True for _ in tables_have_a_place(subject)):
+        return  # with a table that has no place, nobody knows
     used = {shard for table in fleet.tables for shard in fleet.table_shards(table)}
     used |= {
         shard
