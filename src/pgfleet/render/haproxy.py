@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: One check over TLS costs Patroni about 1.5 ms of CPU; all checks together shall stay near 5 % of a core.
+#: One check over TLS costs Patroni about 1.5 ms of CPU. All of a fleet's together shall stay near a tenth of a core; most
+#: of it goes to finding the primary, because writes wait for that, and replicas are many.
 CHECK_CPU_SECONDS = 0.0015
-CHECK_CPU_SHARE = 0.05
+PRIMARY_SHARE, REPLICA_SHARE = 0.07, 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +31,29 @@ class Frontend:
     servers: tuple[Server, ...]
 
 
-def check_interval(checks: int) -> int:
-    """Milliseconds between two checks of a server, so that ``checks`` of them stay cheap; 500 at best, 5000 at worst."""
-    return max(500, min(5000, round(checks * CHECK_CPU_SECONDS / CHECK_CPU_SHARE * 1000 / 100) * 100))
+def check_interval(checks: int, share: float) -> int:
+    """Milliseconds between two checks of a server, so that ``checks`` of them take ``share`` of a core; 500 to 5000."""
+    return max(500, min(5000, round(checks * CHECK_CPU_SECONDS / share * 1000 / 100) * 100))
+
+
+def _defaults(interval: int, authority: str) -> str:
+    # observe: the first connection that is refused takes a server out at once, without waiting for its next check.
+    # fall 2: one slow answer must not cut every session; fastinter makes the second look 200 ms after the first.
+    return (
+        f"    default-server inter {interval}ms fastinter 200ms downinter {interval}ms fall 2 rise 1 "
+        "observe layer4 error-limit 1 on-error mark-down on-marked-down shutdown-sessions "
+        f"check-ssl verify required ca-file {authority}"
+    )
 
 
 def render_haproxy(
     region: str, host: str, frontends: Sequence[Frontend], *, authority: str, maxconn: int, regions: int
 ) -> str:
     """``haproxy.cfg``. Patroni's REST decides: a server is up where ``/primary`` or ``/replica`` answers 200."""
-    checks = sum(2 * len(f.servers) for f in frontends) * regions
-    interval = check_interval(checks)
+    voters_checked = regions * sum(1 for f in frontends for server in f.servers if server.voter)
+    all_checked = regions * sum(len(f.servers) for f in frontends)
+    writes = _defaults(check_interval(voters_checked, PRIMARY_SHARE), authority)
+    reads = _defaults(check_interval(all_checked, REPLICA_SHARE), authority)
     lines = [
         "global",
         f"    maxconn {maxconn}",
@@ -57,10 +70,6 @@ def render_haproxy(
         "    timeout server 30m",
         "    timeout check 2s",
     ]
-    common = (
-        f"    default-server inter {interval}ms fastinter 200ms downinter {interval}ms fall 2 rise 1 "
-        f"on-marked-down shutdown-sessions check-ssl verify required ca-file {authority}"
-    )
     for frontend in frontends:
         # Nobody else can become primary: a reader is never asked.
         voters = [s for s in frontend.servers if s.voter]
@@ -69,7 +78,7 @@ def render_haproxy(
             f"    bind {host}:{frontend.read_write}",
             "    option httpchk OPTIONS /primary",
             "    http-check expect status 200",
-            common,
+            writes,
             *(f"    server {s.name} {s.host}:{s.port} check port {s.rest_port}" for s in voters),
             f"frontend {frontend.shard}_ro",
             f"    bind {host}:{frontend.read_only}",
@@ -83,7 +92,7 @@ def render_haproxy(
             "    option allbackups",
             "    option httpchk OPTIONS /replica?lag=16MB",
             "    http-check expect status 200",
-            common,
+            reads,
             *(
                 f"    server {s.name} {s.host}:{s.port} check port {s.rest_port}"
                 + ("" if s.region == region else " backup")
