@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json as json_text
 import os
+import re
 import sys
 import time
 import traceback
@@ -22,6 +23,7 @@ from pgfleet.units import format_duration
 
 REPORT = "this is a mistake in pgfleet: please report it, with the command, its output and `pgfleet version`"
 
+_COLOUR = re.compile(r"\033\[[\d;]*m")
 _STYLES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
 
 
@@ -115,15 +117,20 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 def plain_table(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
     """The table as text: columns two spaces apart, as wide as their widest cell, no lines drawn."""
-    widths = [max(len(name), *(len(row[at]) for row in cells), 0) for at, name in enumerate(columns)]
+    widths = [max(_width(row[at]) for row in (columns, *cells)) for at in range(len(columns))]
     lines = [title] if title else []
     for row in [columns, *cells]:
-        padded = [
-            cell.rjust(width) if numeric else cell.ljust(width)
-            for cell, width, numeric in zip(row, widths, right, strict=True)
-        ]
+        padded = []
+        for cell, width, numeric in zip(row, widths, right, strict=True):
+            room = " " * (width - _width(cell))
+            padded.append(room + cell if numeric else cell + room)
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
+
+
+def _width(cell: str) -> int:
+    """Columns of a terminal that ``cell`` takes; what only changes its colour takes none."""
+    return len(_COLOUR.sub("", cell))
 
 
 def confirm(question: str) -> bool:
@@ -203,7 +210,7 @@ class Steps:
         if text is not None:
             out += text + "\n"
         if self._live and self._began:
-            width = os.get_terminal_size(self._stream.fileno()).columns
+            width = os.get_terminal_size(self._stream.fileno()).columns or 80  # 0: nobody told it
             doing = f"… {len(self._began)} under way: {', '.join(self._began)}"
             out += doing if len(doing) < width else doing[: width - 2] + "…"
         if out:

@@ -48,7 +48,10 @@ def log(
             since = max(since, journal.head()[0] - last)
         events = journal.read(since)
         if follow:
-            _follow(journal, path, events, as_json=context.obj.json)
+            try:
+                _follow(journal, path, events, as_json=context.obj.json)
+            except KeyboardInterrupt:
+                raise typer.Exit(130) from None  # nothing was under way that could be said to be stopped
         elif context.obj.json:
             view.document({"fleet": fleet, "events": events})
         else:
