@@ -1,4 +1,4 @@
-"""What the keeper decides: fence before revoke, revoke only when somebody else can be elected. No process is started."""
+"""What the keeper decides: fence before revoke, revoke only when somebody else can be elected. Nothing is started."""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from tests.engines.etcd_members import Members, etcd_members, free_ports
 
 from pgfleet.errors import EtcdRefused, EtcdUnreachable
 from pgfleet.topology.etcd import EtcdClient, KeyValue, WatchEvent
-from tests.engines.etcd_members import Members, etcd_members, free_ports
 
 pytestmark = pytest.mark.engines
 
@@ -142,7 +142,7 @@ async def test_with_authentication_on_everything_needs_the_right_user(tmp_path: 
                 with pytest.raises((EtcdRefused, EtcdUnreachable)):
                     async for _ in impostor.watch("/service/"):
                         pass
-            watching = asyncio.create_task(anext(early.watch("/service/")))
+            watching = asyncio.ensure_future(anext(early.watch("/service/")))
             await asyncio.sleep(0.2)
             assert await early.lease_revoke(lease)
             assert (await asyncio.wait_for(watching, 5)).kind == "delete"

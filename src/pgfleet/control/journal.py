@@ -254,7 +254,7 @@ def _keeper_event(
             key: value for key, value in said.items() if key not in ("at", "unit", "what", "because", "took", "outcome")
         }
         return (
-            _stamp(said.get("at"), fallback_at), "keeper", str(said["what"]), str(said.get("unit") or ""),
+            _stamp(said.get("at"), fallback_at), "keeper", str(said["what"]), str(said.get("unit") or "keeper"),
             str(said.get("because") or ""), outcome if outcome in OUTCOMES else "seen",
             None if took is None else float(took), rest,
         )  # fmt: skip

@@ -164,24 +164,27 @@ def judge(
     pooler_acks: Sequence[Ack] | None,
     timelines: dict[UUID, int],
     ended: float,
+    began: float = 0.0,
     unknown: int = 0,
 ) -> Verdict:
     """Everything the acknowledgements of ``shard`` say.
 
     :param acks: of the client. :param pooler_acks: of the client behind the pooler, for its own gap.
     :param timelines: what was read back afterwards: the timeline in each row that is there.
-    :param ended: when the last write was tried.
+    :param ended: when the load ended. :param began: gaps that end before it are of the start, when connections are
+        made, and do not count.
     """
     ours = [ack for ack in acks if ack.shard == shard]
     theirs = [ack for ack in pooler_acks or () if ack.shard == shard]
     everyones = ours + theirs
     rows = [(ack.at, timelines[ack.id]) for ack in everyones if ack.id in timelines]
-    gap = longest_gap((ack.at for ack in ours), ended)
+    times = [ack.at for ack in ours if ack.at >= began]
+    their_times = [ack.at for ack in theirs if ack.at >= began]
     return Verdict(
         drill, shard, promise,
-        rto_seconds=gap.seconds,
-        resolution_seconds=resolution(ack.at for ack in ours),
-        pooler_seconds=None if pooler_acks is None else longest_gap((ack.at for ack in theirs), ended).seconds,
+        rto_seconds=longest_gap(times, ended).seconds,
+        resolution_seconds=resolution(times),
+        pooler_seconds=None if pooler_acks is None else longest_gap(their_times, ended).seconds,
         acknowledged_writes=len(everyones),
         acknowledged_writes_lost=len(lost((ack.id for ack in everyones), timelines.keys())),
         reigns=reigns(rows),

@@ -49,9 +49,10 @@ def bucket(value: Key, buckets: int) -> int:
 def bucket_sql(expression: str, buckets: int) -> str:
     """The same as an SQL expression of type integer over ``expression`` (text, an integer or uuid; put there as it is).
 
-    Only immutable functions of PostgreSQL itself, so that it may stand in an index, a generated column and a
-    publication's row filter: ``convert_to`` is only stable, hence the way through ``decode(…, 'escape')``, which gives
-    the text's own bytes. The server's encoding must be UTF8, as pgfleet makes it.
+    Only immutable functions of PostgreSQL itself, so that it may stand in an index and a generated column:
+    ``convert_to`` is only stable, hence the way through ``decode(…, 'escape')``, which gives the text's own bytes. (A
+    publication's row filter refuses it all the same: PostgreSQL 15 allows no casts by text there.) The server's
+    encoding must be UTF8, as pgfleet makes it.
     """
     _counted(buckets)
     text = f"(({expression})::text)"

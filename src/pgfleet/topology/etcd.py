@@ -10,7 +10,7 @@ import asyncio
 import base64
 import json
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -190,8 +190,9 @@ class EtcdClient:
 
     async def watch(
         self, key: str, *, prefix: bool = True, start_revision: int = 0, idle: float | None = None
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Changes below ``key``, from ``start_revision`` on (0: from now). One stream, of one member; it ends by an error.
+        Who leaves the loop early closes it (``contextlib.aclosing``), or its connection stays open for a while.
 
         :param idle: seconds of silence after which it ends too, so that its caller opens it at another member: one that
             was stopped is never noticed otherwise. None: wait for ever.
