@@ -31,9 +31,7 @@ def promote(journal: Journal, **more: object) -> Event:
 
 
 def test_what_is_appended_is_what_is_read(journal: Journal) -> None:
-    told = promote(
-        journal, because="silent, fenced", took_seconds=4.1, detail={"told": "timeline 7→8", "timelines": (7, 8)}
-    )
+    told = promote(journal, because="silent, fenced", took_seconds=4.1, detail={"told": "timeline 7→8", "timelines": (7, 8)})
     assert journal.read() == [told]
     assert told.number == 1
     assert str(told) == "01:14:09Z #1 promote users-eu/apac-1 ended 4.1 s timeline 7→8 because silent, fenced"
@@ -172,11 +170,7 @@ def test_a_new_file_is_read_from_its_beginning(journal: Journal, tmp_path: Path)
     assert [e.what for e in journal.read()] == ["one", "two", "three"]
 
 
-@given(
-    st.lists(
-        st.one_of(st.text(max_size=20).filter(lambda t: "\n" not in t and "\r" not in t), st.none() | st.integers())
-    )
-)
+@given(st.lists(st.one_of(st.text(max_size=20).filter(lambda t: "\n" not in t and "\r" not in t), st.none() | st.integers())))
 def test_no_line_is_dropped_silently(tmp_path_factory: pytest.TempPathFactory, lines: list[object]) -> None:
     folder = tmp_path_factory.mktemp("journal")
     with (folder / "keeper-events.jsonl").open("w", encoding="utf-8", errors="replace") as stream:

@@ -161,9 +161,7 @@ def test_what_runs_as_wanted_needs_no_change(wanted: dict[str, str], running: di
 
 def test_units_json_reads_back_as_it_was_written() -> None:
     node = NodeUnit("stem", ME, "/data")
-    units = Units(
-        "f", (unit("node/stem/us-east-1", env={"A": "b"}, isolate=True, node=node, user="postgres"), unit("b"))
-    )
+    units = Units("f", (unit("node/stem/us-east-1", env={"A": "b"}, isolate=True, node=node, user="postgres"), unit("b")))
     assert Units.from_json(units.to_json()) == units
 
 

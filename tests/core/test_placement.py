@@ -108,9 +108,7 @@ def test_nothing_is_guessed() -> None:
 
 def test_lookups_are_hashed_by_their_columns() -> None:
     number = bucket("42", 64)
-    assert PLACEMENT.lookup("q", "id", 42) == Placed(
-        PLACEMENT.shards("q")[number % 4], f"lookup id: bucket {number} of 64"
-    )
+    assert PLACEMENT.lookup("q", "id", 42) == Placed(PLACEMENT.shards("q")[number % 4], f"lookup id: bucket {number} of 64")
     assert PLACEMENT.lookup("q", "pair", "a", "b").shard in ("a", "c")
     assert bucket("a\x1fb", 16) % 2 == ("a", "c").index(PLACEMENT.lookup("q", "pair", "a", "b").shard)
     with pytest.raises(PlacementError, match="no lookup mail"):

@@ -180,9 +180,7 @@ ERRORS = [
     (table("{key: k, place: {a: [x], b: [y]}, lookups: {m: [k]}}"), codes.LOOKUP, "9: [k]}}", ""),
     (table("{key: k, place: {a: [x], b: [y]}, lookups: {m: [c, c]}}"), codes.LOOKUP, "9: [c, c]}}", "[c]"),
     (
-        BASE.replace("{group: g}", "{group: g, residency: [us, eu, ap]}").replace(
-            "b: [y]}", "b: [y]}, lookups: {m: [c]}"
-        ),
+        BASE.replace("{group: g}", "{group: g, residency: [us, eu, ap]}").replace("b: [y]}", "b: [y]}, lookups: {m: [c]}"),
         codes.LOOKUP,
         "9: [c]}}",
         "m: {columns: [c], over: [a, b]}",

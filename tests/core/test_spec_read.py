@@ -157,9 +157,7 @@ WORDS = st.sampled_from(
     ]
 )
 VALUES = st.recursive(
-    st.sampled_from(
-        ["us", "a", "t", "home", "1", "2", "0", "-1", "1.5", "true", "~", "none", "1 s", "99 %", "refuse", "x y"]
-    ),
+    st.sampled_from(["us", "a", "t", "home", "1", "2", "0", "-1", "1.5", "true", "~", "none", "1 s", "99 %", "refuse", "x y"]),
     lambda inner: (
         st.lists(inner, max_size=3).map(lambda items: "[" + ", ".join(items) + "]")
         | st.dictionaries(WORDS, inner, max_size=4).map(

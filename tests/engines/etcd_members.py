@@ -91,9 +91,7 @@ def etcd_members(folder: Path, count: int = 3, *, fleet: Path | None = None) -> 
                 "--logger", "zap", "--log-level", "warn", *more,
             ]  # fmt: skip
             with (folder / f"m{i}.log").open("wb") as log:
-                members.processes.append(
-                    subprocess.Popen(argv, stdout=log, stderr=log, env={"PATH": os.environ["PATH"]})
-                )
+                members.processes.append(subprocess.Popen(argv, stdout=log, stderr=log, env={"PATH": os.environ["PATH"]}))
         for url in members.urls:
             _wait_for(url, members.tls)
         yield members

@@ -80,9 +80,7 @@ def test_the_exit_status_is_psqls(shards: Shards) -> None:
 
 
 def test_the_password_is_in_no_argument_and_no_environment(shards: Shards) -> None:
-    shown = said(
-        shards, "--shard", "stem", "--", "-XAtq", stdin="\\! tr '\\0' '\\n' < /proc/$PPID/environ; ps -o args= $PPID"
-    )
+    shown = said(shards, "--shard", "stem", "--", "-XAtq", stdin="\\! tr '\\0' '\\n' < /proc/$PPID/environ; ps -o args= $PPID")
     assert "PGPASSFILE=/proc/self/fd/" in shown
     assert "PGPASSWORD" not in shown
     assert "another's" not in shown
@@ -108,9 +106,7 @@ def test_what_is_changed_stays_changed(shards: Shards) -> None:
         {"n": 2},
     ]
     assert results(shards, "--shard", "stem", "-c", "vacuum kept")[0]["status"] == "VACUUM"
-    assert results(shards, "--shard", "stem", "-c", "select count(*) from kept", "--as", "app")[0]["rows"] == [
-        {"count": 2}
-    ]
+    assert results(shards, "--shard", "stem", "-c", "select count(*) from kept", "--as", "app")[0]["rows"] == [{"count": 2}]
 
 
 def test_every_shard_at_once(shards: Shards) -> None:

@@ -73,13 +73,9 @@ def _wait_readable(fd: int) -> None:
 
 
 async def test_a_node_has_its_own_shared_memory_and_processes_and_a_user_without_rights(here: Stage) -> None:
-    report = (
-        "ls /proc | grep -c '^[0-9]'; touch /dev/shm/left; df --output=fstype /dev/shm | tail -1; id -un; ulimit -n"
-    )
+    report = "ls /proc | grep -c '^[0-9]'; touch /dev/shm/left; df --output=fstype /dev/shm | tail -1; id -un; ulimit -n"
     user = "nobody" if os.geteuid() == 0 else None
-    unit = replace(
-        node(here.folder), argv=("sh", "-c", report + "; grep CapEff /proc/self/status; sleep 100"), user=user
-    )
+    unit = replace(node(here.folder), argv=("sh", "-c", report + "; grep CapEff /proc/self/status; sleep 100"), user=user)
     await here.begin(unit)
     for _ in range(200):
         said = Path(unit.log).read_text().split()
@@ -304,9 +300,7 @@ async def test_an_ordinary_user_has_nodes_too(fleet_root: Path) -> None:
     argv = [python, "-P", "-m", "pgfleet.providers.local.keeper", "--folder", str(folder)]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
     with (folder / "logs" / "keeper.log").open("wb") as log:
-        keeper = subprocess.Popen(
-            argv, user=65534, group=65534, extra_groups=[], stdout=log, stderr=log, env=environment
-        )
+        keeper = subprocess.Popen(argv, user=65534, group=65534, extra_groups=[], stdout=log, stderr=log, env=environment)
     try:
         for _ in range(1000):
             if (folder / "nodes" / "us-east-1" / "postmaster.pid").exists():

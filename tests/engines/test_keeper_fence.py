@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from tests.engines.etcd_members import PASSWORD, Members, etcd_members
+from tests.engines.keeper_stage import Stage, alive, kill, node, pid, stage
 
 from pgfleet.providers.local.keeper.decide import STOPPED_TOO_LONG
 from pgfleet.topology.etcd import EtcdClient
-from tests.engines.etcd_members import PASSWORD, Members, etcd_members
-from tests.engines.keeper_stage import Stage, alive, kill, node, pid, stage
 
 pytestmark = pytest.mark.engines
 
@@ -113,9 +113,7 @@ async def test_a_candidate_that_died_with_the_primary_is_none(here: Stage, etcd:
     assert await leader(etcd) == ME
 
 
-async def test_a_primary_that_died_while_nobody_watched_yields_when_a_keeper_is_back(
-    here: Stage, etcd: EtcdClient
-) -> None:
+async def test_a_primary_that_died_while_nobody_watched_yields_when_a_keeper_is_back(here: Stage, etcd: EtcdClient) -> None:
     await here.begin(node(here.folder, ME), node(here.folder, OTHER))
     seen = await here.twin()
     await patroni_says(etcd)

@@ -47,9 +47,7 @@ def shards(servers: Shards) -> Shards:
     return servers
 
 
-async def run(
-    shards: Shards, files: dict[str, str], *, pace: Pace = QUICK, look: bool = False
-) -> dict[str, ShardMigrated]:
+async def run(shards: Shards, files: dict[str, str], *, pace: Pace = QUICK, look: bool = False) -> dict[str, ShardMigrated]:
     found = read_migrations("schema", {name: text.encode() for name, text in files.items()}, SHARDS_OF)
     with Journal(shards.folder / "journal.db") as journal:
         results = await migrate(
@@ -76,9 +74,7 @@ C = {"0003_c.sql": "-- tables: questions\ncreate table c (n integer)"}
 async def test_each_shard_is_given_the_files_of_its_tables_and_records_them(shards: Shards) -> None:
     results = await run(shards, A | B | C)
     assert {name: applied(result) for name, result in results.items()} == {"stem": [1, 3], "users-eu": [1, 2]}
-    query = (
-        "select number, name, applied_by, applied_at >= started_at, took >= 0 from pgfleet.migrations order by number"
-    )
+    query = "select number, name, applied_by, applied_at >= started_at, took >= 0 from pgfleet.migrations order by number"
     assert await shards.fetch("users-eu", query) == [
         (1, "0001_a.sql", "someone@here", True, True),
         (2, "0002_b.sql", "someone@here", True, True),
@@ -128,8 +124,7 @@ async def test_an_error_without_a_position_is_told_where_its_statement_begins(sh
 
 async def test_a_commit_that_is_refused_leaves_nothing(shards: Shards) -> None:
     text = (
-        "create table a (n integer primary key, p integer references a deferrable initially deferred);"
-        "insert into a values (1, 2)"
+        "create table a (n integer primary key, p integer references a deferrable initially deferred);insert into a values (1, 2)"
     )
     failure = (await run(shards, {"0001_a.sql": text}))["stem"].failure
     assert failure is not None
@@ -255,9 +250,7 @@ with Journal(folder / "journal.db", tell=lambda event: print(event, flush=True))
 
 def start(shards: Shards, files: dict[str, str], until: str) -> subprocess.Popen[str]:
     """A migrate in a process of its own, as far as the line that holds ``until``."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(shards.folder), repr(files)], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(shards.folder), repr(files)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
         if until in line:
@@ -280,9 +273,7 @@ async def test_a_kill_leaves_the_file_and_its_record_or_neither(shards: Shards) 
 
 
 async def test_an_interruption_stops_in_good_order(shards: Shards) -> None:
-    process = start(
-        shards, A | {"0002_b.sql": "create table b (n integer); select pg_sleep(60)"}, "stem 0002_b.sql began"
-    )
+    process = start(shards, A | {"0002_b.sql": "create table b (n integer); select pg_sleep(60)"}, "stem 0002_b.sql began")
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=10)
     assert "0002_b.sql failed" in out

@@ -118,9 +118,7 @@ async def test_search_and_listing_use_their_indexes(bank: Shards) -> None:
         " from generate_series(1, 20000) as n",
     )
     await bank.fetch("stem", "analyze questions")
-    search = (
-        "select id from questions where tsv @@ websearch_to_tsquery('english', 'prime 777') and subject = 'Mathematics'"
-    )
+    search = "select id from questions where tsv @@ websearch_to_tsquery('english', 'prime 777') and subject = 'Mathematics'"
     assert "questions_search" in await plan(bank, search)
     assert len(await bank.fetch("stem", search)) == 1
     listing = "select stem from questions where subject = 'Mathematics' and difficulty = 2 order by id limit 20"
@@ -133,9 +131,7 @@ async def plan(bank: Shards, query: str) -> str:
 
 async def test_a_change_is_dated(bank: Shards) -> None:
     [(key,)] = await bank.fetch("stem", ADD, "Mathematics", "3 + 3?", ["6", "7"], 1)
-    query = (
-        "update questions set answer = $2 where id = $1 and subject = 'Mathematics' returning updated_at > created_at"
-    )
+    query = "update questions set answer = $2 where id = $1 and subject = 'Mathematics' returning updated_at > created_at"
     assert await bank.fetch("stem", query, key, 1) == [(False,)], "nothing was changed"
     assert await bank.fetch("stem", query, key, 0) == [(True,)]
 

@@ -106,9 +106,7 @@ def _version(asked: bool) -> None:
 
 
 def _root(
-    file: Annotated[
-        str, typer.Option("-f", "--file", metavar="FILE", help="The file that declares the fleet.")
-    ] = "fleet.yaml",
+    file: Annotated[str, typer.Option("-f", "--file", metavar="FILE", help="The file that declares the fleet.")] = "fleet.yaml",
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     state: Annotated[
         str | None,

@@ -88,9 +88,7 @@ async def apply(
         )  # fmt: skip
 
 
-async def _perform(
-    driver: Driver, plan: Plan, wanted: Wanted, seen: FleetSeen, journal: Journal, teller: Teller
-) -> None:
+async def _perform(driver: Driver, plan: Plan, wanted: Wanted, seen: FleetSeen, journal: Journal, teller: Teller) -> None:
     @contextmanager
     def doing(step: Step) -> Iterator[dict[str, Any]]:
         teller.began(step.title)

@@ -80,9 +80,7 @@ class Stopped(Exception):
         }  # fmt: skip
 
 
-async def apply_file(
-    connection: Connection, migration: Migration, by: str, pace: Pace, journal: Journal, shard: str
-) -> None:
+async def apply_file(connection: Connection, migration: Migration, by: str, pace: Pace, journal: Journal, shard: str) -> None:
     """Apply and record ``migration``; what only waits for a lock is tried again, as long as ``pace`` has patience.
 
     :raises Stopped: nothing of a file with a transaction was done, unless its COMMIT was never answered.
@@ -187,9 +185,7 @@ async def _lost_is_told(migration: Migration) -> AsyncIterator[None]:
     except CommitUnanswered as error:
         raise Stopped(error.message, place=migration.path, lost=True) from error
     except TimeoutError as error:
-        raise Stopped(
-            "the server did not answer within the statement's limit", place=migration.path, lost=True
-        ) from error
+        raise Stopped("the server did not answer within the statement's limit", place=migration.path, lost=True) from error
     except (OSError, asyncpg.InterfaceError) as error:
         raise Stopped(f"the connection ended: {error}", place=migration.path, lost=True) from error
 

@@ -74,9 +74,7 @@ class _Looked:
     connection: Connection | None = None
 
 
-async def _first(
-    shard: str, nodes: Sequence[NodeAddress], tasks: Sequence[asyncio.Task[_Looked]], wanted: Wanted
-) -> Connected:
+async def _first(shard: str, nodes: Sequence[NodeAddress], tasks: Sequence[asyncio.Task[_Looked]], wanted: Wanted) -> Connected:
     said: dict[str, str] = {}
     for answer in asyncio.as_completed(tasks):
         looked = await answer

@@ -49,9 +49,7 @@ class Journal:
     :raises JournalUnreadable: another user's, or not a journal.
     """
 
-    def __init__(
-        self, path: Path, *, clock: Callable[[], datetime] = now, tell: Callable[[Event], None] | None = None
-    ) -> None:
+    def __init__(self, path: Path, *, clock: Callable[[], datetime] = now, tell: Callable[[Event], None] | None = None) -> None:
         self.path = path
         self._tell = tell
         self._clock = clock
@@ -94,9 +92,7 @@ class Journal:
         """
         with self._writing():
             self._take_over()
-            event = self._insert(
-                _iso(self._clock()), actor, what, subject, because, outcome, took_seconds, detail or {}
-            )
+            event = self._insert(_iso(self._clock()), actor, what, subject, because, outcome, took_seconds, detail or {})
         if self._tell is not None:
             self._tell(event)
         return event
@@ -241,18 +237,14 @@ def _event(row: Any) -> Event:
     return Event(number, at, actor, what, subject, because, outcome, took, json.loads(detail))
 
 
-def _keeper_event(
-    text: bytes, fallback_at: str
-) -> tuple[str, str, str, str, str, Outcome, float | None, Mapping[str, Any]]:
+def _keeper_event(text: bytes, fallback_at: str) -> tuple[str, str, str, str, str, Outcome, float | None, Mapping[str, Any]]:
     """A line of the keeper's file as a row. A line that cannot be read becomes a row that says so: nothing is
     dropped silently."""
     try:
         said = json.loads(text)
         took = said.get("took")
         outcome = said.get("outcome") or ("ended" if took is not None else "seen")
-        rest = {
-            key: value for key, value in said.items() if key not in ("at", "unit", "what", "because", "took", "outcome")
-        }
+        rest = {key: value for key, value in said.items() if key not in ("at", "unit", "what", "because", "took", "outcome")}
         return (
             _stamp(said.get("at"), fallback_at), "keeper", str(said["what"]), str(said.get("unit") or "keeper"),
             str(said.get("because") or ""), outcome if outcome in OUTCOMES else "seen",

@@ -131,9 +131,7 @@ async def _reach(book: AddressBook, names: Sequence[str], pace: Pace) -> list[_S
         "application_name": "pgfleet migrate", "client_connection_check_interval": CONNECTION_CHECK,
         "lock_timeout": f"{pace.lock_seconds:.3f}s", "statement_timeout": f"{pace.statement_seconds:.3f}s",
     }  # fmt: skip
-    answers = await asyncio.gather(
-        *(connect(book, name, OWNER, settings=settings) for name in names), return_exceptions=True
-    )
+    answers = await asyncio.gather(*(connect(book, name, OWNER, settings=settings) for name in names), return_exceptions=True)
     reached = [_Shard(n, c) for n, c in zip(names, answers, strict=True) if isinstance(c, Connected)]
     wrong = [answer for answer in answers if isinstance(answer, BaseException)]
     if wrong:
@@ -163,9 +161,7 @@ async def _lock(shard: _Shard, pace: Pace) -> None:
         await asyncio.sleep(0.25)
 
 
-async def _look(
-    shard: _Shard, migrations: Sequence[Migration], shards_of: Mapping[str, Collection[str]], *, ours: bool
-) -> None:
+async def _look(shard: _Shard, migrations: Sequence[Migration], shards_of: Mapping[str, Collection[str]], *, ours: bool) -> None:
     """Read the shard's records, and say what is due. ``ours``: its table of records may be made."""
     connection = shard.connected.connection
     exists = await connection.fetchval("select to_regclass('pgfleet.migrations') is not null")

@@ -24,9 +24,7 @@ class PatroniRest:
         self._tls = tls
         self._timeout = timeout
 
-    async def call(
-        self, method: str, path: str, body: object = None, *, timeout: float | None = None
-    ) -> tuple[int, Any]:
+    async def call(self, method: str, path: str, body: object = None, *, timeout: float | None = None) -> tuple[int, Any]:
         """Status and body (JSON where it is, text otherwise).
 
         :raises PatroniUnreachable: no answer within ``timeout`` seconds.
@@ -35,9 +33,7 @@ class PatroniRest:
             async with httpx.AsyncClient(verify=self._tls, trust_env=False, timeout=timeout or self._timeout) as http:
                 answer = await http.request(method, self._url + path, json=body)
         except (httpx.TransportError, OSError) as error:
-            raise PatroniUnreachable(
-                f"Patroni at {self._url} does not answer {method} {path}", seen=[repr(error)]
-            ) from None
+            raise PatroniUnreachable(f"Patroni at {self._url} does not answer {method} {path}", seen=[repr(error)]) from None
         kind = answer.headers.get("content-type", "")
         return answer.status_code, answer.json() if kind.startswith("application/json") else answer.text
 

@@ -50,12 +50,8 @@ def _foundation(wanted: Wanted, seen: FleetSeen) -> Iterator[Step]:
 
 def _start_keeper(wanted: Wanted, seen: FleetSeen) -> Step:
     known = len(seen.units)
-    because = (
-        f"no keeper answers; {known} processes are its to run" if known else "a fleet's processes need their keeper"
-    )
-    return Step(
-        Act.START_KEEPER, wanted.fleet, because, risk="none: what runs is adopted as it is", undo="pgfleet destroy"
-    )
+    because = f"no keeper answers; {known} processes are its to run" if known else "a fleet's processes need their keeper"
+    return Step(Act.START_KEEPER, wanted.fleet, because, risk="none: what runs is adopted as it is", undo="pgfleet destroy")
 
 
 def _kind(unit: str) -> str:

@@ -54,8 +54,7 @@ CODES: dict[str, Code] = {
             "A file that begins or ends a transaction itself",
             "pgfleet puts the file and the record of it into one transaction, so that a kill leaves both or "
             "neither; BEGIN, COMMIT or ROLLBACK in the file would tear them apart.",
-            "Remove the statement. For what cannot run in a transaction write `-- pgfleet: no-transaction` at the "
-            "head.",
+            "Remove the statement. For what cannot run in a transaction write `-- pgfleet: no-transaction` at the head.",
         ),
         Code(
             "PGF-M108",
@@ -72,8 +71,7 @@ CODES: dict[str, Code] = {
         Code(
             "PGF-M110",
             "A statement that needs a file without transaction",
-            "PostgreSQL refuses CREATE INDEX CONCURRENTLY, VACUUM and a few others inside a transaction, and this "
-            "file is one.",
+            "PostgreSQL refuses CREATE INDEX CONCURRENTLY, VACUUM and a few others inside a transaction, and this file is one.",
             "Put it into a file of its own with `-- pgfleet: no-transaction` at its head.",
         ),
         Code(

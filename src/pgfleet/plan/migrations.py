@@ -85,9 +85,7 @@ def read_migrations(folder: str, files: Mapping[str, bytes], tables: Collection[
         top = Position(path, 1, 1)
         match = _FILE.fullmatch(name)
         if match is None:
-            found.append(
-                Diagnostic("PGF-M102", top, f"{name!r} is not a migration's name", "such as 0001_questions.sql")
-            )
+            found.append(Diagnostic("PGF-M102", top, f"{name!r} is not a migration's name", "such as 0001_questions.sql"))
             continue
         number = int(match[1])
         if number in migrations:
@@ -128,17 +126,13 @@ def due(
         if here is None:
             clashes.append(Clash(record, f"{record.file} was applied to {shard} and is not in the folder"))
         elif record.finished and here.file != record.file:
-            clashes.append(
-                Clash(record, f"number {record.number:04} was {record.file} on {shard}, it is {here.file} now")
-            )
+            clashes.append(Clash(record, f"number {record.number:04} was {record.file} on {shard}, it is {here.file} now"))
         elif record.finished and here.sha256 != record.sha256:
             clashes.append(Clash(record, f"{record.file} was changed after it had been applied to {shard}"))
         elif record.finished:
             done.add(record.number)
     wanted = sorted(by_number)
-    return tuple(by_number[n] for n in wanted if n not in done and by_number[n].is_for(shard, shards_of)), tuple(
-        clashes
-    )
+    return tuple(by_number[n] for n in wanted if n not in done and by_number[n].is_for(shard, shards_of)), tuple(clashes)
 
 
 def _header(path: str, text: str, declared: Collection[str], found: list[Diagnostic]) -> tuple[tuple[str, ...], bool]:
@@ -154,9 +148,7 @@ def _header(path: str, text: str, declared: Collection[str], found: list[Diagnos
         if match[1] == "pgfleet":
             transaction = match[2] != "no-transaction"
             if transaction:
-                found.append(
-                    Diagnostic("PGF-M106", position, f"{match[2]!r} is not known", "-- pgfleet: no-transaction")
-                )
+                found.append(Diagnostic("PGF-M106", position, f"{match[2]!r} is not known", "-- pgfleet: no-transaction"))
             continue
         said = [name.strip() for name in match[2].split(",") if name.strip()]
         names += said
@@ -170,9 +162,7 @@ def _header(path: str, text: str, declared: Collection[str], found: list[Diagnos
 
 def _numbers_wrong(folder: str, migrations: Mapping[int, Migration]) -> list[Diagnostic]:
     if not migrations:
-        return [
-            Diagnostic("PGF-M101", Position(folder, 1, 1), f"{folder} holds no migration", "such as 0001_questions.sql")
-        ]
+        return [Diagnostic("PGF-M101", Position(folder, 1, 1), f"{folder} holds no migration", "such as 0001_questions.sql")]
     missing = [n for n in range(1, max(migrations) + 1) if n not in migrations]
     return [Diagnostic("PGF-M104", Position(folder, 1, 1), f"there is no file numbered {n:04}") for n in missing]
 

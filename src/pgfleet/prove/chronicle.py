@@ -89,9 +89,7 @@ class Chronicle:
                     topology = topology.with_key(kv.key.removeprefix(self._prefix), kv.value, kv.mod_revision)
                 self._now(topology, first=not self._ready.is_set())
                 self._ready.set()
-                async with aclosing(
-                    self._etcd.watch(self._prefix, start_revision=read.revision + 1, idle=10.0)
-                ) as seen:
+                async with aclosing(self._etcd.watch(self._prefix, start_revision=read.revision + 1, idle=10.0)) as seen:
                     async for event in seen:
                         value = event.value if event.kind == "put" else None
                         key = event.key.removeprefix(self._prefix)

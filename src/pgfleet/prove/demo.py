@@ -56,17 +56,11 @@ class AlreadyThere(Refused):
 
 def options(argv: Sequence[str] | None = None) -> Options:
     parser = argparse.ArgumentParser(prog="script/demo", description=__doc__)
-    parser.add_argument(
-        "--questions", type=Path, metavar="FILE", help="load these (.jsonl or .jsonl.gz) instead of generating"
-    )
+    parser.add_argument("--questions", type=Path, metavar="FILE", help="load these (.jsonl or .jsonl.gz) instead of generating")
     parser.add_argument("--keep", action="store_true", help="leave the fleet up and say how to look at it")
     parser.add_argument("--state", type=Path, metavar="DIR", help="where its state goes (default: a temporary folder)")
-    parser.add_argument(
-        "--seconds", type=float, default=20.0, metavar="N", help="how long the application runs (default 20)"
-    )
-    parser.add_argument(
-        "--per-subject", type=int, default=2000, metavar="N", help="questions to generate (default 2000)"
-    )
+    parser.add_argument("--seconds", type=float, default=20.0, metavar="N", help="how long the application runs (default 20)")
+    parser.add_argument("--per-subject", type=int, default=2000, metavar="N", help="questions to generate (default 2000)")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout, everything else on stderr")
     given = parser.parse_args(argv)
     if given.seconds < 5:
@@ -97,9 +91,7 @@ async def demo(asked: Options, show: Show) -> None:
     if asked.json:
         show.document(document)
     if not document["kept"]:
-        raise Unproven(
-            "the promise was not kept", seen=[f"{name}: {value}" for name, value in document["verdict"].items()]
-        )
+        raise Unproven("the promise was not kept", seen=[f"{name}: {value}" for name, value in document["verdict"].items()])
 
 
 def _questions(asked: Options) -> dict[str, list[Question]]:
@@ -138,9 +130,7 @@ async def _show_it(asked: Options, stage: Stage, questions: Mapping[str, list[Qu
         counts = await _count(client)
         _tell_counts(stage, counts, show)
         if counts != loaded.by_subject:
-            raise Unproven(
-                "what was loaded is not what everywhere() counts", seen=_differences(loaded.by_subject, counts)
-            )
+            raise Unproven("what was loaded is not what everywhere() counts", seen=_differences(loaded.by_subject, counts))
 
         shard = _largest(stage, counts)
         show.heading(f"3 · an application for {asked.seconds:g} s; the primary of {shard} is killed under it")
@@ -193,9 +183,7 @@ async def _count_again(client: Any, loaded: Loaded, observed: Observed) -> dict[
 
 def _differences(wanted: Mapping[str, int], counted: Mapping[str, int]) -> list[str]:
     names = sorted({*wanted, *counted})
-    return [
-        f"{n}: {wanted.get(n, 0)} loaded, {counted.get(n, 0)} counted" for n in names if wanted.get(n) != counted.get(n)
-    ]
+    return [f"{n}: {wanted.get(n, 0)} loaded, {counted.get(n, 0)} counted" for n in names if wanted.get(n) != counted.get(n)]
 
 
 def _tell_counts(stage: Stage, counts: Mapping[str, int], show: Show) -> None:

@@ -97,9 +97,7 @@ async def observe(
                 await asyncio.sleep(timing.before)
                 if not any(ack.shard == shard for ack in application.acks):
                     why = [text for _, text in application.failures[:4]]
-                    raise Unproven(
-                        f"nothing was written to {shard} before the fault, so nothing can be proved", seen=why
-                    )
+                    raise Unproven(f"nothing was written to {shard} before the fault, so nothing can be proved", seen=why)
                 struck = await strike()
                 if timing.resume is not None:
                     await asyncio.sleep(timing.resume)

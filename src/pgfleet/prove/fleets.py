@@ -40,9 +40,7 @@ def listing(subjects: Mapping[str, Iterable[str]]) -> str:
     def change(fleet: dict[str, Any]) -> None:
         fleet["tables"]["questions"]["place"] = {shard: sorted(names) for shard, names in subjects.items() if names}
 
-    return changed(
-        "question-bank-demo", change, "its subjects listed by shard, so that each shard holds about as many rows"
-    )
+    return changed("question-bank-demo", change, "its subjects listed by shard, so that each shard holds about as many rows")
 
 
 def with_a_stronger_shard(shard: str) -> str:

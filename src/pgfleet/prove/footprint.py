@@ -69,6 +69,5 @@ async def usage(folder: Path, seconds: float) -> dict[str, tuple[int, int, float
     after = {engine: cpu_seconds(listed) for engine, listed in pids.items()}
     took = time.monotonic() - began
     return {
-        engine: (len(listed), memory(listed), max(0.0, after[engine] - before[engine]) / took)
-        for engine, listed in pids.items()
+        engine: (len(listed), memory(listed), max(0.0, after[engine] - before[engine]) / took) for engine, listed in pids.items()
     }

@@ -97,9 +97,7 @@ class Application:
             drawn = chance.randrange(100)
             if not known or drawn < PAGES:
                 after = chance.choice(known)[0] if known and drawn % 2 else FIRST
-                rows = await self._called(
-                    "page", shard, self.client.fetch("questions", PAGE, subject, after, key=subject)
-                )
+                rows = await self._called("page", shard, self.client.fetch("questions", PAGE, subject, after, key=subject))
                 if rows:
                     seen[subject] = [(row["id"], row["stem"]) for row in rows]
             elif drawn < PAGES + SEARCHES:

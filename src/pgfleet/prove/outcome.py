@@ -26,9 +26,7 @@ def summary(observed: Observed) -> list[tuple[str, str]]:
     if behind is not None:
         rows.append(("longest write gap, psycopg via PgBouncer + HAProxy", format_duration(round(behind, 3))))
     rows += [(f"  after the kill: {what}", f"+{seconds:.3f} s") for what, seconds in chronology(observed)]
-    promised = (
-        "nothing" if verdict.promise is None else f"writes within {format_duration(verdict.promise)}, nothing lost"
-    )
+    promised = "nothing" if verdict.promise is None else f"writes within {format_duration(verdict.promise)}, nothing lost"
     return [
         *rows,
         ("acknowledged writes", f"{verdict.acknowledged_writes:,}"),

@@ -107,9 +107,7 @@ def read_questions(path: Path) -> list[Question]:
 
 def _question(raw: Any) -> Question:
     choices = tuple(str(choice) for choice in raw["choices"])
-    question = Question(
-        str(raw["subject"]), str(raw["stem"]), choices, int(raw["answer"]), int(raw.get("difficulty", 3))
-    )
+    question = Question(str(raw["subject"]), str(raw["stem"]), choices, int(raw["answer"]), int(raw.get("difficulty", 3)))
     if not question.subject or not question.stem or not 2 <= len(choices) <= 26:
         raise ValueError("a question has a subject, a stem and 2 to 26 choices")
     if not 0 <= question.answer < len(choices) or not 1 <= question.difficulty <= 5:

@@ -71,9 +71,7 @@ class Show:
     def bar(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """A progress bar on a terminal; the function advances it."""
         columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(
-            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
-        ) as progress:
+        with Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal) as progress:
             task = progress.add_task(what, total=total)
             yield lambda count: progress.advance(task, count)
 

@@ -89,9 +89,7 @@ class Stage:
         shards_of = {table: self.placement.shards(table) for table in self.fleet.tables}
         by = f"{getpass.getuser()}@{socket.gethostname()}"
         with Journal(self.folder / "journal.db") as journal:
-            done = await migrate(
-                self.book, migrations, shards_of, self.fleet.shards, journal=journal, by=by, pace=Pace()
-            )
+            done = await migrate(self.book, migrations, shards_of, self.fleet.shards, journal=journal, by=by, pace=Pace())
         check(done)
         return sum(len(shard.applied) for shard in done)
 
@@ -107,14 +105,10 @@ class Stage:
         def reached(topology: ShardTopology) -> bool:
             shape = self.fleet.shape(topology.shard)
             voting = sum(shape.voters.values()) - 1
-            return all_streaming(topology, self.nodes(topology.shard)) and (
-                not shape.sync or len(topology.sync.voters) == voting
-            )
+            return all_streaming(topology, self.nodes(topology.shard)) and (not shape.sync or len(topology.sync.voters) == voting)
 
         async with Settling(self.folder, self.book) as settling:
-            found = [
-                await settling.until(shard, reached, self.nodes(shard), within=within, what="whole") for shard in shards
-            ]
+            found = [await settling.until(shard, reached, self.nodes(shard), within=within, what="whole") for shard in shards]
         return {topology.shard: topology for topology in found}
 
     async def primary(self, shard: str) -> NodeName:

@@ -46,9 +46,7 @@ def _defaults(interval: int, authority: str) -> str:
     )
 
 
-def render_haproxy(
-    region: str, host: str, frontends: Sequence[Frontend], *, authority: str, maxconn: int, regions: int
-) -> str:
+def render_haproxy(region: str, host: str, frontends: Sequence[Frontend], *, authority: str, maxconn: int, regions: int) -> str:
     """``haproxy.cfg``. Patroni's REST decides: a server is up where ``/primary`` or ``/replica`` answers 200."""
     voters_checked = regions * sum(1 for f in frontends for server in f.servers if server.voter)
     all_checked = regions * sum(len(f.servers) for f in frontends)
@@ -94,8 +92,7 @@ def render_haproxy(
             "    http-check expect status 200",
             reads,
             *(
-                f"    server {s.name} {s.host}:{s.port} check port {s.rest_port}"
-                + ("" if s.region == region else " backup")
+                f"    server {s.name} {s.host}:{s.port} check port {s.rest_port}" + ("" if s.region == region else " backup")
                 for s in frontend.servers
             ),
         ]

@@ -66,9 +66,7 @@ def _problems(seen: FleetSeen) -> list[str]:
     return problems
 
 
-def _shard(
-    shape: ShardShape, book: AddressBook, seen: FleetSeen, words: Mapping[NodeName, NodeWord]
-) -> dict[str, object]:
+def _shard(shape: ShardShape, book: AddressBook, seen: FleetSeen, words: Mapping[NodeName, NodeWord]) -> dict[str, object]:
     there = seen.shards.get(shape.name)
     topology = there.topology if there is not None else ShardTopology(shape.name)
     primary = _primary(topology, words, [node.name for node in book.of_shard(shape.name)])

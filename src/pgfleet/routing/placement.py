@@ -113,9 +113,7 @@ class Placement:
                 tables[name] = _rule(table, tuple(fleet.shards))
             for lookup in table.lookups:
                 entry = table.lookup(lookup)
-                lookups[name, lookup] = Hashed(
-                    entry.buckets, fleet.lookup_shards(name, lookup), ", ".join(entry.columns)
-                )
+                lookups[name, lookup] = Hashed(entry.buckets, fleet.lookup_shards(name, lookup), ", ".join(entry.columns))
         return cls(tables, follows, keys, lookups, epoch)
 
     def shard(self, table: str, key: Key, second: Key | None = None) -> Placed:
@@ -173,9 +171,7 @@ class Placement:
         """
         hashed = self.lookups.get((table, name))
         if hashed is None:
-            raise PlacementError(
-                f"table {table} has no lookup {name}", hint=_known(n for t, n in self.lookups if t == table)
-            )
+            raise PlacementError(f"table {table} has no lookup {name}", hint=_known(n for t, n in self.lookups if t == table))
         number = bucket("\x1f".join(_text(table, value) for value in values), hashed.buckets)
         return Placed(hashed.shard(number), f"lookup {name}: bucket {number} of {hashed.buckets}")
 
@@ -186,9 +182,7 @@ class Placement:
             "epoch": self.epoch,
             "tables": {name: _rule_to_json(rule) for name, rule in self.tables.items()},
             "follows": {name: {"table": root, "key": self.keys.get(name)} for name, root in self.follows.items()},
-            "lookups": [
-                [table, name, _hashed_to_json(hashed)] for (table, name), hashed in sorted(self.lookups.items())
-            ],
+            "lookups": [[table, name, _hashed_to_json(hashed)] for (table, name), hashed in sorted(self.lookups.items())],
         }
         return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -231,9 +225,7 @@ class Placement:
                     hint=f"give the value of {spread.column} too, or ask every one of them",
                 )
             number = bucket(_text(table, second), spread.buckets)
-            return Placed(
-                spread.shard(number), f"{text} is spread by {spread.column}: bucket {number} of {spread.buckets}"
-            )
+            return Placed(spread.shard(number), f"{text} is spread by {spread.column}: bucket {number} of {spread.buckets}")
         if rule.elsewhere is None:
             raise PlacementError(
                 f"{text!r} is no {rule.key} that {table} has a place for",

@@ -94,9 +94,7 @@ def route_shard(
     return ShardRoute(shard, first, replicas, draining and first is not None, because)
 
 
-def _node(
-    address: NodeAddress, seen: ShardTopology, silent: Collection[NodeName], rtt: Mapping[NodeName, float]
-) -> NodeRoute:
+def _node(address: NodeAddress, seen: ShardTopology, silent: Collection[NodeName], rtt: Mapping[NodeName, float]) -> NodeRoute:
     name = address.name
     member = seen.members.get(name)
     return NodeRoute(

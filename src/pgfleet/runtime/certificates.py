@@ -31,9 +31,7 @@ class Certificate:
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, now: datetime.datetime) -> x509.CertificateBuilder:
@@ -66,9 +64,7 @@ def make_authority(name: str, now: datetime.datetime) -> Certificate:
     return Certificate(certificate.public_bytes(serialization.Encoding.PEM), _pem(key))
 
 
-def sign(
-    authority: Certificate, now: datetime.datetime, *, unit: str, hosts: Sequence[str] = (), server: bool
-) -> Certificate:
+def sign(authority: Certificate, now: datetime.datetime, *, unit: str, hosts: Sequence[str] = (), server: bool) -> Certificate:
     """A certificate signed by ``authority``.
 
     :param unit: what it is for; the subject has no common name, on purpose. etcd's gateway presents the server's certificate

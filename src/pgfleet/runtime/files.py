@@ -7,9 +7,7 @@ import tempfile
 from pathlib import Path
 
 
-def write_atomically(
-    path: Path, content: str | bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None
-) -> bool:
+def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None) -> bool:
     """Put ``content`` at ``path`` by rename; true when the file was not already exactly that.
 
     The temporary file is made 0600 (mkstemp), so a secret is never readable for a moment.
@@ -19,11 +17,7 @@ def write_atomically(
     data = content.encode() if isinstance(content, str) else content
     try:
         seen = path.stat()
-        if (
-            path.read_bytes() == data
-            and seen.st_mode & 0o7777 == mode
-            and (owner is None or (seen.st_uid, seen.st_gid) == owner)
-        ):
+        if path.read_bytes() == data and seen.st_mode & 0o7777 == mode and (owner is None or (seen.st_uid, seen.st_gid) == owner):
             return False
     except FileNotFoundError:
         pass

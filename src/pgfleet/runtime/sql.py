@@ -90,9 +90,7 @@ async def connect(
             connection_class=Connection,
         )
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:  # TimeoutError is an OSError
-        said = str(error) or (
-            f"silent for {seconds:.3g} s" if isinstance(error, TimeoutError) else type(error).__name__
-        )
+        said = str(error) or (f"silent for {seconds:.3g} s" if isinstance(error, TimeoutError) else type(error).__name__)
         raise CannotConnect(f"{host}:{port} cannot be connected to: {said}", state=sqlstate(error)) from error
     return connection
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pgfleet.errors import NotApplied, SecretUnreadable
 from pgfleet.facts.addresses import AddressBook
+from pgfleet.routing.placement import Placement
 
 
 def state_root(override: str | None = None) -> Path:
@@ -35,9 +36,7 @@ def read_addresses(folder: Path) -> AddressBook:
     try:
         return AddressBook.from_json(path.read_text())
     except FileNotFoundError:
-        raise NotApplied(
-            f"fleet {folder.name!r} was never applied here", seen=[f"no {path}"], hint="pgfleet apply"
-        ) from None
+        raise NotApplied(f"fleet {folder.name!r} was never applied here", seen=[f"no {path}"], hint="pgfleet apply") from None
 
 
 def read_secret(folder: Path, role: str) -> str:
@@ -50,3 +49,17 @@ def read_secret(folder: Path, role: str) -> str:
         return path.read_text()
     except (FileNotFoundError, PermissionError) as error:
         raise SecretUnreadable(f"the password of {role} cannot be read", seen=[f"{path}: {error.strerror}"]) from None
+
+
+def read_placement(folder: Path) -> Placement:
+    """The placement that was last applied to the fleet in ``folder``.
+
+    :raises NotApplied: none was.
+    """
+    path = folder / "placement.json"
+    try:
+        return Placement.from_json(path.read_text())
+    except FileNotFoundError:
+        raise NotApplied(
+            f"fleet {folder.name!r} was never wholly applied here", seen=[f"no {path}"], hint="pgfleet apply"
+        ) from None

@@ -69,11 +69,7 @@ def _grounded(loaded: Loaded, fleet: Fleet, found: Iterable[Finding]) -> Iterato
             shapeless.add(name)
     for finding in found:
         about = {finding.path[:1], finding.path[:2]}
-        if (
-            finding.shard not in shapeless
-            and not (about & broken)
-            and not (lost_names and finding.severity == "warning")
-        ):
+        if finding.shard not in shapeless and not (about & broken) and not (lost_names and finding.severity == "warning"):
             yield finding
 
 

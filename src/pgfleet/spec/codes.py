@@ -100,8 +100,7 @@ NAME = _code(
 KEY_VALUE = _code(
     15,
     "A key's value that YAML reads as something else",
-    "`true` is a boolean and `1.10` the number 1.1; as keys of a table they would be other texts than those "
-    "that were written.",
+    "`true` is a boolean and `1.10` the number 1.1; as keys of a table they would be other texts than those that were written.",
     "Put it in quotes.",
 )
 
@@ -171,8 +170,7 @@ ASYNCHRONOUS = _code(
     "Asynchronous replication that nobody asked for",
     "With `sync: 0` a commit may exist on the primary alone, and is lost with it: measured, 500 to 750 "
     "acknowledged rows per client in a partition. The promises say that nothing is lost.",
-    "Say `sync: 1` or more, or promise less aloud: `promises: {crash: {rto: 1 s, rpo: 5 s}, silent: {rto: 25 s, "
-    "rpo: 5 s}}`.",
+    "Say `sync: 1` or more, or promise less aloud: `promises: {crash: {rto: 1 s, rpo: 5 s}, silent: {rto: 25 s, rpo: 5 s}}`.",
 )
 SAID_TWICE = _code(
     33,
@@ -222,8 +220,7 @@ REGION_LOSS = _code(
     "When a region is lost with its voters, the others elect only if V - s + 1 voting replicas remain (V voting "
     "replicas, `sync: s`), that is if s is larger than the number of voting replicas that are lost with the "
     "primary. A shard whose voters or residency are in one region cannot survive it at all.",
-    "Spread the voters over more regions or raise `sync`, as the hint says; or let this shard say `promises: "
-    "{region: none}`.",
+    "Spread the voters over more regions or raise `sync`, as the hint says; or let this shard say `promises: {region: none}`.",
 )
 ETCD_REGIONS = _code(
     43,

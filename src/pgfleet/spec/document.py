@@ -118,9 +118,7 @@ def read_document(file: str, text: str) -> Document:
                     hint="pgfleet init",
                 )
             )
-    return Document(
-        root if isinstance(root, dict) else None, Positions(file, reader.values, reader.keys), reader.mistakes
-    )
+    return Document(root if isinstance(root, dict) else None, Positions(file, reader.values, reader.keys), reader.mistakes)
 
 
 class _Reader:
@@ -155,9 +153,7 @@ class _Reader:
                 case yaml.DocumentStartEvent():
                     documents += 1
                     if documents > 1:
-                        raise _Stop(
-                            self._mistake(codes.SYNTAX, event, "a second document begins here; a file holds one fleet")
-                        )
+                        raise _Stop(self._mistake(codes.SYNTAX, event, "a second document begins here; a file holds one fleet"))
                 case _:
                     root = self._value(event, events, ())
         return root
@@ -202,9 +198,7 @@ class _Reader:
             inner = (*path, key)
             if key in pairs:
                 line = self.keys[inner][0]
-                self.mistakes.append(
-                    self._mistake(codes.DUPLICATE_KEY, event, f"`{key}` is said twice; first in line {line}")
-                )
+                self.mistakes.append(self._mistake(codes.DUPLICATE_KEY, event, f"`{key}` is said twice; first in line {line}"))
                 kept = {p: at for p, at in self.values.items() if p[: len(inner)] == inner}
                 self._value(next(events), events, inner)  # read past it; the first one is kept
                 self.values |= kept

@@ -115,9 +115,7 @@ class Fleet(Part):
             for region in shape.voters:
                 if region in weight:
                     weight[region] += 1
-        chosen = sorted(weight, key=lambda region: -weight[region])[
-            :ETCD_MEMBERS
-        ]  # sorted() keeps the file's order in ties
+        chosen = sorted(weight, key=lambda region: -weight[region])[:ETCD_MEMBERS]  # sorted() keeps the file's order in ties
         return tuple(chosen[at % len(chosen)] for at in range(ETCD_MEMBERS)) if chosen else ()
 
     def _group(self, shard: Shard) -> Group:

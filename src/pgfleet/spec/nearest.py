@@ -11,8 +11,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
     known = list(known)
     letters = sorted(word.lower())
-    anagrams = [
-        name for name in known if sorted(name) == letters
-    ]  # two letters in the wrong order: half of a short word
+    anagrams = [name for name in known if sorted(name) == letters]  # two letters in the wrong order: half of a short word
     found = anagrams or get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return found[0] if found else ""

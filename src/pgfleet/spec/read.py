@@ -135,11 +135,7 @@ def _leave_out(raw: dict[str, Any], path: Path, broken: set[Path], *, missing: b
     if not path:
         return
     if isinstance(parent, dict) and path[-1] in parent:
-        if (
-            len(path) == 2
-            and not isinstance(parent[path[-1]], dict)
-            and path[0] in ("regions", "groups", "shards", "tables")
-        ):
+        if len(path) == 2 and not isinstance(parent[path[-1]], dict) and path[0] in ("regions", "groups", "shards", "tables"):
             parent[path[-1]] = {}  # a name without a body is still a name
         else:
             del parent[path[-1]]

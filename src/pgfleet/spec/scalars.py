@@ -81,16 +81,12 @@ def _percent_text(share: float) -> str:
 
 def _key(value: object) -> str:
     if isinstance(value, bool):
-        raise Wrong(
-            codes.KEY_VALUE, "true and false are not keys; quote the word if it is one", hint=f'"{str(value).lower()}"'
-        )
+        raise Wrong(codes.KEY_VALUE, "true and false are not keys; quote the word if it is one", hint=f'"{str(value).lower()}"')
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
         text = getattr(value, "text", str(value))  # as it was written: 1.10 is not 1.1
-        raise Wrong(
-            codes.KEY_VALUE, f"{text} is read as a number with a fraction; quote it if it is a word", hint=f'"{text}"'
-        )
+        raise Wrong(codes.KEY_VALUE, f"{text} is read as a number with a fraction; quote it if it is a word", hint=f'"{text}"')
     if value is None:
         raise Wrong(codes.KEY_VALUE, "a key is missing here; quote the word if it is `null`", hint='"null"')
     if not isinstance(value, str):
@@ -113,9 +109,7 @@ def _setting(value: object) -> str:
 #: A fleet, region, group or shard.
 Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{NAME.pattern}$"})]
 #: A table, column or database.
-Identifier = Annotated[
-    str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "pattern": f"^{IDENTIFIER.pattern}$"})
-]
+Identifier = Annotated[str, AfterValidator(_identifier), WithJsonSchema({"type": "string", "pattern": f"^{IDENTIFIER.pattern}$"})]
 #: Nodes of one kind in one region.
 Nodes = Annotated[int, Field(strict=True, ge=0, le=64)]
 #: A whole number; text, fractions and booleans are not.

@@ -18,7 +18,5 @@ def json_schema() -> dict[str, Any]:
 def _said_once(value: Any) -> Any:
     """Without pydantic's titles, which repeat each key."""
     if isinstance(value, dict):
-        return {
-            key: _said_once(inner) for key, inner in value.items() if not (key == "title" and isinstance(inner, str))
-        }
+        return {key: _said_once(inner) for key, inner in value.items() if not (key == "title" and isinstance(inner, str))}
     return [_said_once(inner) for inner in value] if isinstance(value, list) else value

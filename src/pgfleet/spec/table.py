@@ -56,9 +56,7 @@ def _kind(value: object) -> str:
 
 def _one(value: dict[str, Spread]) -> dict[str, Spread]:
     if len(value) != 1:
-        raise Wrong(
-            codes.VALUE, "one key and its spread were expected, such as {Mathematics: {hash: id, over: [stem, stem-2]}}"
-        )
+        raise Wrong(codes.VALUE, "one key and its spread were expected, such as {Mathematics: {hash: id, over: [stem, stem-2]}}")
     return value
 
 

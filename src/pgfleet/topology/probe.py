@@ -124,9 +124,7 @@ async def round_trip(host: str, port: int, *, seconds: float = 1.0) -> float | N
     return took
 
 
-def decide(
-    words: Mapping[NodeName, OwnWord], *, leader: NodeName | None, etcd_answers: bool
-) -> tuple[NodeName | None, str]:
+def decide(words: Mapping[NodeName, OwnWord], *, leader: NodeName | None, etcd_answers: bool) -> tuple[NodeName | None, str]:
     """Who may be written to, and because. Pure.
 
     :param leader: the holder of Patroni's lock, as last seen.

@@ -158,9 +158,7 @@ class FleetWatch:
             self._publish(ShardView(topology, view.primary, view.because, draining))
         elif view.topology.primary is None and view.topology.revision == 0 and topology.announced:
             # The first look, and nothing is changing: the holder's own announcement is enough.
-            self._publish(
-                ShardView(topology, topology.primary, "it holds Patroni's lock and announces itself", draining)
-            )
+            self._publish(ShardView(topology, topology.primary, "it holds Patroni's lock and announces itself", draining))
         else:
             told = f"{topology.primary.member} holds Patroni's lock and has not said that it takes writes"
             moved = topology.primary != view.topology.primary

@@ -45,9 +45,7 @@ def apply(
         done = asyncio.run(perform(driver, folder, steps, confirm, agreed))
     took = time.monotonic() - began
     if options.json:
-        view.document(
-            {"fleet": fleet.fleet, "steps": [s.to_json() for s in done.steps], "took_seconds": round(took, 3)}
-        )
+        view.document({"fleet": fleet.fleet, "steps": [s.to_json() for s in done.steps], "took_seconds": round(took, 3)})
         return
     what = f"{len(done.steps)} steps" if done.steps else "nothing to do"
     view.line(f"{fleet.fleet}: {what}, {took:.1f} s; the fleet is as the file says")

@@ -24,9 +24,7 @@ _WORD = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s,:{}\[\]]+")
 
 def check(
     context: typer.Context,
-    file: Annotated[
-        str | None, typer.Argument(metavar="[FILE]", help="Instead of -f FILE.", show_default=False)
-    ] = None,
+    file: Annotated[str | None, typer.Argument(metavar="[FILE]", help="Instead of -f FILE.", show_default=False)] = None,
 ) -> None:
     """Read the file as a promise: every mistake at once, then what may be lost. Exit status 2 if there is one."""
     from pgfleet.spec.check import check as judge

@@ -24,9 +24,7 @@ def log(
     context: typer.Context,
     follow: Annotated[bool, typer.Option("--follow", help="Go on with what happens, until interrupted.")] = False,
     since: Annotated[int, typer.Option(metavar="N", min=0, help="Only events numbered above N.")] = 0,
-    last: Annotated[
-        int | None, typer.Option("-n", "--last", metavar="N", min=0, help="Only the last N events.")
-    ] = None,
+    last: Annotated[int | None, typer.Option("-n", "--last", metavar="N", min=0, help="Only the last N events.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Only check that no row was changed or removed.")] = False,
 ) -> None:
     """What was done and seen, and because of what.

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 def migrate(
     context: typer.Context,
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="The folder of the files: 0001_name.sql, 0002_name.sql, …")
-    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the files: 0001_name.sql, 0002_name.sql, …")],
     to: Annotated[int | None, typer.Option("--to", metavar="N", min=1, help="Only files numbered up to N.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is due; change nothing.")] = False,
     lock_timeout: Annotated[
@@ -98,9 +96,7 @@ def _tell(fleet: str, results: tuple[ShardMigrated, ...], count: int, *, dry_run
     elif not any(result.remaining or result.applied for result in results):
         view.line(f"nothing to do: {count} files, {len(results)} shards, each as the folder says")
     elif dry_run:
-        view.table(
-            "", ["shard", "applied", "due"], [[r.shard, len(r.already), ", ".join(r.remaining)] for r in results]
-        )
+        view.table("", ["shard", "applied", "due"], [[r.shard, len(r.already), ", ".join(r.remaining)] for r in results])
     else:
         applied = sum(len(result.applied) for result in results)
         view.line(f"{applied} files applied on {sum(bool(r.applied) for r in results)} of {len(results)} shards")

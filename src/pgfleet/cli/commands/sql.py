@@ -41,26 +41,16 @@ ALL = "all"
 
 def sql(
     context: typer.Context,
-    psql: Annotated[
-        list[str] | None, typer.Argument(metavar="-- PSQL OPTIONS", help="Given to psql as they are.")
-    ] = None,
-    shard: Annotated[
-        str | None, typer.Option("--shard", metavar="S", help="The shard; `all` for every one, with -c.")
-    ] = None,
-    table: Annotated[
-        str | None, typer.Option("--table", metavar="T", help="The shard that holds --key of this table.")
-    ] = None,
+    psql: Annotated[list[str] | None, typer.Argument(metavar="-- PSQL OPTIONS", help="Given to psql as they are.")] = None,
+    shard: Annotated[str | None, typer.Option("--shard", metavar="S", help="The shard; `all` for every one, with -c.")] = None,
+    table: Annotated[str | None, typer.Option("--table", metavar="T", help="The shard that holds --key of this table.")] = None,
     key: Annotated[str | None, typer.Option("--key", metavar="K", help="The key.")] = None,
     second: Annotated[
         str | None, typer.Option("--second", metavar="V", help="The second column's value, for a key that is spread.")
     ] = None,
-    role: Annotated[
-        Role, typer.Option("--role", help="The shard's primary, or a replica that answers.")
-    ] = Role.primary,
+    role: Annotated[Role, typer.Option("--role", help="The shard's primary, or a replica that answers.")] = Role.primary,
     as_: Annotated[As, typer.Option("--as", help="The role to connect as.")] = As.owner,
-    command: Annotated[
-        str | None, typer.Option("-c", "--command", metavar="SQL", help="One statement instead of psql.")
-    ] = None,
+    command: Annotated[str | None, typer.Option("-c", "--command", metavar="SQL", help="One statement instead of psql.")] = None,
     timeout: Annotated[
         str, typer.Option("--timeout", metavar=DURATION, help="For the statement of -c with --json or --shard all.")
     ] = "60 s",
@@ -116,18 +106,14 @@ def _place(fleet: Fleet, shard: str | None, table: str | None, key: str | None, 
             return _Place(placed.shard, placed.because)
         shards = placement.shards(table)
         if len(shards) != 1:
-            raise WrongUsage(
-                f"{table} is on {len(shards)} shards", hint=f"give --key, or one of --shard {', '.join(shards)}"
-            )
+            raise WrongUsage(f"{table} is on {len(shards)} shards", hint=f"give --key, or one of --shard {', '.join(shards)}")
         return _Place(shards[0], f"all of {table} is there")
     if len(fleet.shards) != 1:
         raise WrongUsage(f"which of {len(fleet.shards)} shards?", hint=f"--shard: {known}; or --table and --key")
     return _Place(next(iter(fleet.shards)), "it is the only shard")
 
 
-def _ask(
-    book: AddressBook, shards: tuple[str, ...], role: str, wanted: Role, sql: str, seconds: float, *, as_json: bool
-) -> None:
+def _ask(book: AddressBook, shards: tuple[str, ...], role: str, wanted: Role, sql: str, seconds: float, *, as_json: bool) -> None:
     from pgfleet.control.ask import ask
 
     answers = asyncio.run(ask(book, shards, role, wanted.value, sql, seconds=seconds))
@@ -177,9 +163,7 @@ def _become_psql(book: AddressBook, node: NodeAddress, role: str, words: list[st
     if program is None:
         raise EnginesMissing("there is no psql on the PATH", hint="script/bootstrap, or apt install postgresql-client")
     folder = Path(book.folder)
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("PG") or name == "PGFLEET_STATE"
-    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG") or name == "PGFLEET_STATE"}
     environment |= {
         "PGHOST": node.host, "PGPORT": str(node.port), "PGUSER": role, "PGDATABASE": book.database,
         "PGSSLMODE": "verify-full", "PGSSLROOTCERT": str(folder / "certificates" / "ca.crt"),

@@ -51,9 +51,7 @@ async def measure(name: str, rounds: int | None, show: Show) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="script/prove", description=__doc__)
-    parser.add_argument(
-        "name", nargs="?", choices=RUNS, metavar="NAME", help="which measurement; without it, a list of them"
-    )
+    parser.add_argument("name", nargs="?", choices=RUNS, metavar="NAME", help="which measurement; without it, a list of them")
     parser.add_argument("--rounds", type=int, metavar="N", help="how often (default: what the page needs)")
     given = parser.parse_args()
     show = Show()

@@ -57,9 +57,7 @@ async def run(show: Show, rounds: int | None) -> Page:
                 ))  # fmt: skip
                 for kind in ("page", "point", "search", "insert", "update"):
                     took = [call.took * 1000 for call in running.calls if call.kind == kind and not call.error]
-                    kinds.append(
-                        (region, kind, len(took), *(round(quantile(took, part), 2) for part in (0.5, 0.95, 0.99)))
-                    )
+                    kinds.append((region, kind, len(took), *(round(quantile(took, part), 2) for part in (0.5, 0.95, 0.99))))
     assert {"page", "point", "search"} == READS  # noqa: S101 - the table above names them
     return Page(
         "reads", "A read-mostly load", TEXT, len(rows),

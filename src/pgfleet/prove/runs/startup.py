@@ -45,9 +45,7 @@ async def run(show: Show, rounds: int | None) -> Page:
         (name, round(min(all_) * 1000), round(quantile(all_, 0.5) * 1000), round(max(all_) * 1000))
         for name, all_ in times.items()
     )
-    limits = tuple(
-        Limit(f"{name}, median", quantile(all_, 0.5) * 1000, WITHIN * 1000, "ms") for name, all_ in times.items()
-    )
+    limits = tuple(Limit(f"{name}, median", quantile(all_, 0.5) * 1000, WITHIN * 1000, "ms") for name, all_ in times.items())
     text = "A process of its own each time, from its start to its end, after one run that warmed the disk's cache."
     return Page(
         "startup",

@@ -77,9 +77,7 @@ def _edges(one: Observed) -> tuple[float | None, float | None]:
     if taken is None:
         return None, None
     acks = [ack.at - at for ack in one.acks if ack.shard == SHARD]
-    return max((ack for ack in acks if ack < taken), default=None), min(
-        (ack for ack in acks if ack >= taken), default=None
-    )
+    return max((ack for ack in acks if ack < taken), default=None), min((ack for ack in acks if ack >= taken), default=None)
 
 
 def _row(number: int, one: Observed, took: float) -> tuple[object, ...]:

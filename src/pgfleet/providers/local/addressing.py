@@ -13,9 +13,7 @@ from pgfleet.spec.shape import ShardShape
 HOST = "127.0.0.1"
 
 
-def assign(
-    fleet: Fleet, shapes: Sequence[ShardShape], folder: Path, seen: AddressBook | None, ports: Ports
-) -> AddressBook:
+def assign(fleet: Fleet, shapes: Sequence[ShardShape], folder: Path, seen: AddressBook | None, ports: Ports) -> AddressBook:
     """The address book of ``fleet``: what has an address keeps it, what is new gets ports, what is gone is left out."""
     etcd = seen.etcd if seen is not None else ()
     if not etcd:

@@ -155,9 +155,7 @@ def _haproxy(site: Site, pooler: PoolerAddress) -> Composed:
     for shape in site.shapes:
         nodes = site.book.of_shard(shape.name)
         servers = [Server(n.name.member, n.name.region, n.host, n.port, n.rest_port, n.kind == "voter") for n in nodes]
-        frontends.append(
-            Frontend(shape.name, pooler.read_write[shape.name], pooler.read_only[shape.name], tuple(servers))
-        )
+        frontends.append(Frontend(shape.name, pooler.read_write[shape.name], pooler.read_only[shape.name], tuple(servers)))
     maxconn = max(2000, site.fleet.pools.max_connections * len(site.book.nodes))
     config = folder / "haproxy.cfg"
     text = render_haproxy(

@@ -52,9 +52,7 @@ async def _lost(folder: Path, seen: FleetSeen, table: str, shard: str, old: Plac
     primary = _primary(seen, shard)
     assert seen.addresses is not None  # noqa: S101 - the caller looked
     if primary is None:
-        raise ShardUnasked(
-            f"{shard} has no primary that could say which keys of {table} it holds", hint="pgfleet status"
-        )
+        raise ShardUnasked(f"{shard} has no primary that could say which keys of {table} it holds", hint="pgfleet status")
     key = quote_identifier(old.key_column(table))
     name = f"public.{quote_identifier(table)}"
     try:

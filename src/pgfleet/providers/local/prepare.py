@@ -83,9 +83,7 @@ async def _role(connection: asyncpg.Connection[asyncpg.Record], role: str, verif
     there = await connection.fetchval("select true from pg_roles where rolname = $1", role)
     # Utility statements take no parameters: the server itself quotes the values, and it is given a verifier, not a password.
     sentence = "alter role %I login password %L" if there else "create role %I login password %L"
-    await connection.execute(
-        await connection.fetchval("select format($1, $2::text, $3::text)", sentence, role, verifier)
-    )
+    await connection.execute(await connection.fetchval("select format($1, $2::text, $3::text)", sentence, role, verifier))
 
 
 async def read_prepared(folder: Path, book: AddressBook, primary: NodeAddress, *, timeout: float = 2.0) -> str | None:

@@ -156,6 +156,8 @@ class LocalProvider:
                     told["told"] = await removal.remove(step)
         for step in plan.of(Act.RECORD_PLACEMENT):
             with doing(step):
+                # etcd last: what it says is what the next plan compares with.
+                write_atomically(self.folder / "placement.json", wanted.placement)
                 async with etcd_as(self.folder, book, "keeper") as etcd:
                     await etcd.put(PLACEMENT, wanted.placement)
 
@@ -170,9 +172,7 @@ class LocalProvider:
         with reserving(state_root() / "ports.json", HOST, self.folder) as ports:
             ports.give_back(keep=ports_of(book))
 
-    async def _coordination(
-        self, plan: Plan, desk: Desk, book: AddressBook, credentials: Credentials, doing: Doing
-    ) -> None:
+    async def _coordination(self, plan: Plan, desk: Desk, book: AddressBook, credentials: Credentials, doing: Doing) -> None:
         created = plan.of(Act.CREATE_ETCD)
         if created:
             await desk.put(step.subject for step in created)

@@ -58,9 +58,7 @@ async def change_settings(folder: Path, book: AddressBook, shard: WantedShard, s
             await switch_over(folder, book, shard.name, None, settling)
         await rest_of(folder, primary).restart()
         await _whole(settling, shard.name, names)
-    return f"in force after a restart of {len(pending)} nodes" + (
-        ", the primary after a switchover" if replicas else ""
-    )
+    return f"in force after a restart of {len(pending)} nodes" + (", the primary after a switchover" if replicas else "")
 
 
 async def _pending(folder: Path, nodes: tuple[NodeAddress, ...]) -> set[NodeName]:

@@ -28,8 +28,7 @@ def all_streaming(topology: ShardTopology, nodes: Sequence[NodeName]) -> bool:
         return False
     seen = topology.members
     return all(
-        name in seen
-        and (name == topology.primary or (seen[name].role == "replica" and seen[name].state == "streaming"))
+        name in seen and (name == topology.primary or (seen[name].role == "replica" and seen[name].state == "streaming"))
         for name in nodes
     )
 

@@ -21,9 +21,7 @@ def candidates(topology: ShardTopology) -> list[NodeName]:
     """Who may take over without losing anything: voters that take part in synchronous replication and stream, the one that
     has come farthest first."""
     members = topology.members
-    able = [
-        n for n in topology.sync.voters if n != topology.primary and n in members and members[n].state == "streaming"
-    ]
+    able = [n for n in topology.sync.voters if n != topology.primary and n in members and members[n].state == "streaming"]
     return sorted(able, key=lambda n: (-(members[n].position or 0), n))
 
 

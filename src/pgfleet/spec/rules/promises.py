@@ -70,8 +70,7 @@ def nothing_acknowledged_is_lost(subject: Subject) -> Iterator[Finding]:
         broken = [fault for fault in _FLOORS if (loss := getattr(promises, fault)) is not None and loss.rpo == 0]
         if broken:
             message = (
-                f"`sync: 0` of `{name}` acknowledges commits that only the primary has; "
-                f"promised is rpo 0 for {', '.join(broken)}"
+                f"`sync: 0` of `{name}` acknowledges commits that only the primary has; promised is rpo 0 for {', '.join(broken)}"
             )
             yield Finding(codes.ASYNCHRONOUS, subject.said(name, "sync"), message, "sync: 1", shard=name)
         elif any((loss := getattr(promises, fault)) is not None and loss.rpo for fault in _FLOORS):
@@ -86,9 +85,7 @@ def regions_can_be_lost(subject: Subject) -> Iterator[Finding]:
             continue
         if len(subject.fleet.regions) < ETCD_REGIONS:
             declared = len(subject.fleet.regions)
-            message = (
-                f"a promise for the loss of a region needs etcd in {ETCD_REGIONS} regions; {declared} are declared"
-            )
+            message = f"a promise for the loss of a region needs etcd in {ETCD_REGIONS} regions; {declared} are declared"
             hint = "declare a third region, or promises: {region: none}"
             yield Finding(codes.ETCD_REGIONS, subject.said(name, "promises", "region"), message, hint, shard=name)
             continue
@@ -124,18 +121,14 @@ def _region_loss(subject: Subject, shape: ShardShape, loss: Loss) -> Iterator[Fi
             yield Finding(codes.REGION_LOSS, where, message, _remedy(subject, shape, lost, remaining), shard=name)
         else:
             message = message.replace(f"when {region} is lost", f"after a failover, when {region} is lost", 1)
-            yield Finding(
-                codes.REGION_LOSS, where, message, _remedy(subject, shape, lost, remaining), "warning", shard=name
-            )
+            yield Finding(codes.REGION_LOSS, where, message, _remedy(subject, shape, lost, remaining), "warning", shard=name)
 
 
 def _remedy(subject: Subject, shape: ShardShape, lost: int, remaining: int) -> str:
     if remaining > 0:
         return f"sync: {lost + 1}"
     residency = subject.fleet.shards[shape.name].residency
-    others = [
-        region for region in subject.fleet.regions if region != shape.home and (not residency or region in residency)
-    ]
+    others = [region for region in subject.fleet.regions if region != shape.home and (not residency or region in residency)]
     if not others:
         return "promises: {region: none}"
     spread = ", ".join(f"{region}: 1" for region in [shape.home, *others][:3])

@@ -50,9 +50,7 @@ def _unknown(
 def groups_are_declared(subject: Subject) -> Iterator[Finding]:
     for name, shard in subject.fleet.shards.items():
         if shard.group is not None and shard.group not in subject.names["groups"]:
-            yield _unknown(
-                codes.UNKNOWN_GROUP, "group", shard.group, subject.names["groups"], ("shards", name, "group")
-            )
+            yield _unknown(codes.UNKNOWN_GROUP, "group", shard.group, subject.names["groups"], ("shards", name, "group"))
 
 
 def shards_are_declared(subject: Subject) -> Iterator[Finding]:
@@ -126,10 +124,6 @@ def providers_are_there(subject: Subject) -> Iterator[Finding]:
 
 def something_is_declared(subject: Subject) -> Iterator[Finding]:
     if not subject.names["regions"]:
-        yield Finding(
-            codes.TOO_LITTLE, ("regions",), "no region is declared", "regions: {here: {provider: local}}", key=True
-        )
+        yield Finding(codes.TOO_LITTLE, ("regions",), "no region is declared", "regions: {here: {provider: local}}", key=True)
     if not subject.names["shards"]:
-        yield Finding(
-            codes.TOO_LITTLE, ("shards",), "no shard is declared", "shards: {main: {voters: {home: 2}}}", key=True
-        )
+        yield Finding(codes.TOO_LITTLE, ("shards",), "no shard is declared", "shards: {main: {voters: {home: 2}}}", key=True)

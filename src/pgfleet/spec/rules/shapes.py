@@ -129,9 +129,7 @@ def passwords_are_elsewhere(subject: Subject) -> Iterator[Finding]:
         for path, dsn in said:
             if not dsn.startswith("env:") and _PASSWORD.search(dsn):
                 hint = f"env:{name.upper().replace('-', '_')}_DSN"
-                yield Finding(
-                    codes.SECRET_IN_FILE, path, f"a DSN of `{name}` has its password in the file", hint, "warning"
-                )
+                yield Finding(codes.SECRET_IN_FILE, path, f"a DSN of `{name}` has its password in the file", hint, "warning")
 
 
 def nodes_are_few(subject: Subject) -> Iterator[Finding]:

@@ -22,9 +22,7 @@ def keys_are_placed_once(subject: Subject) -> Iterator[Finding]:
             message = f"`{key}` is placed on {shard} and, in line {line}, on {other}"
             if other == shard:
                 message = f"`{key}` is listed twice for {shard}; first in line {line}"
-            yield Finding(
-                codes.PLACED_TWICE, path, message, f"to spread one key: {{{key}: {{hash: id, over: [{other}, …]}}}}"
-            )
+            yield Finding(codes.PLACED_TWICE, path, message, f"to spread one key: {{{key}: {{hash: id, over: [{other}, …]}}}}")
 
 
 def _listed(name: str, table: Table) -> Iterator[tuple[Path, str, str, Spread | None]]:
@@ -50,9 +48,7 @@ def tables_have_a_place(subject: Subject) -> Iterator[Finding]:
                     yield Finding(codes.WITH, (*path, field), message, key=True)
             continue
         if table.key is None:
-            yield Finding(
-                codes.MISSING_KEY, path, f"table `{name}` needs the key `key`, or `with`", "key: id", key=True
-            )
+            yield Finding(codes.MISSING_KEY, path, f"table `{name}` needs the key `key`, or `with`", "key: id", key=True)
         if table.place or isinstance(table.elsewhere, Elsewhere):
             continue
         if table.elsewhere is not None or len(shards) > 1:
@@ -98,12 +94,7 @@ def shards_are_used(subject: Subject) -> Iterator[Finding]:
     if not fleet.tables or any(True for _ in tables_have_a_place(subject)):
         return  # with a table that has no place, nobody knows
     used = {shard for table in fleet.tables for shard in fleet.table_shards(table)}
-    used |= {
-        shard
-        for name, table in fleet.tables.items()
-        for each in table.lookups
-        for shard in fleet.lookup_shards(name, each)
-    }
+    used |= {shard for name, table in fleet.tables.items() for each in table.lookups for shard in fleet.lookup_shards(name, each)}
     for shard in fleet.shards:
         if shard not in used:
             yield Finding(

@@ -70,8 +70,7 @@ class Leads:
         if where != self._where:
             old, self._where = self._clients, where
             self._clients = tuple(
-                EtcdClient([member.url], tls=tls, user="keeper", password=password, timeout=CALL_SECONDS)
-                for member in book.etcd
+                EtcdClient([member.url], tls=tls, user="keeper", password=password, timeout=CALL_SECONDS) for member in book.etcd
             )
             task = asyncio.create_task(_close_later(old))
             self._late.add(task)

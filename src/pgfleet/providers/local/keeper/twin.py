@@ -71,9 +71,7 @@ class Twin:
             self._child.wait(5.0)
 
     def _spawn(self) -> None:
-        self._child = subprocess.Popen(
-            command(self._keeper.folder), cwd="/", stdin=subprocess.DEVNULL, start_new_session=True
-        )
+        self._child = subprocess.Popen(command(self._keeper.folder), cwd="/", stdin=subprocess.DEVNULL, start_new_session=True)
 
     def _waiting(self) -> int | None:
         """Who holds twin.lock: ours, or one that somebody else started."""

@@ -197,9 +197,7 @@ class Watchover:
     async def _who_leads(self, node: NodeUnit) -> LeadSeen | None:
         lead = await self._around.leads.look(node.shard)
         # Their keys outlive them by a ttl: those that this keeper knows to be dead are no candidates.
-        return (
-            None if lead is None else LeadSeen(lead.leader, lead.lease, lead.candidates - self._around.down(node.shard))
-        )
+        return None if lead is None else LeadSeen(lead.leader, lead.lease, lead.candidates - self._around.down(node.shard))
 
     def _postmaster_killed(self) -> None:
         self._judgement = asyncio.create_task(self.judge())

@@ -1,0 +1,68 @@
+"""What ``connect()`` was given, found: the address book, the placement that was applied, who we are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from pgfleet.errors import FileUnreadable, NotApplied
+from pgfleet.facts.addresses import AddressBook
+from pgfleet.routing.placement import Placement
+from pgfleet.runtime.http import fleet_context
+from pgfleet.runtime.sql import Login
+from pgfleet.runtime.state import fleet_folder, read_addresses, read_placement, read_secret
+from pgfleet.topology.etcd import EtcdClient
+
+#: etcd's user for applications: it may read, and nothing else.
+ETCD_USER = "app"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Everything a client needs to know before it speaks to anybody."""
+
+    book: AddressBook
+    placement: Placement
+    login: Login
+    folder: Path
+
+    def etcd(self) -> EtcdClient | None:
+        """A client of the fleet's etcd; None where there is none, or where it is not ours to ask."""
+        if not self.book.etcd:
+            return None
+        tls = fleet_context(self.folder, "app")
+        password = read_secret(self.folder, f"etcd-{ETCD_USER}")
+        return EtcdClient([e.url for e in self.book.etcd], tls=tls, user=ETCD_USER, password=password)
+
+
+def open_fleet(where: str | Path, *, state: str | None, role: str) -> Opened:
+    """:param where: the fleet's file, or its state folder (or the address book in it).
+    :raises FileUnreadable: neither is there.
+    :raises NotApplied: the fleet was never applied on this host.
+    :raises SecretUnreadable: the role's password is not ours to read.
+    """
+    folder = _folder(Path(where), state)
+    book = read_addresses(folder)
+    login = Login(role, book.database, read_secret(folder, role), fleet_context(folder))
+    return Opened(book, read_placement(folder), login, folder)
+
+
+def _folder(where: Path, state: str | None) -> Path:
+    if where.is_dir():
+        return where
+    if where.name == "addresses.json":
+        return where.parent
+    try:
+        # Only its name is needed: what was applied counts, not what the file says by now.
+        document = yaml.safe_load(where.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileUnreadable(f"there is no {where}", seen=[f"working folder {Path.cwd()}"], hint="pgfleet init") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise FileUnreadable(f"{where} cannot be read", seen=[str(error)], hint="pgfleet check") from None
+    name = document.get("fleet") if isinstance(document, Mapping) else None
+    if not isinstance(name, str):
+        raise NotApplied(f"{where} names no fleet", hint="fleet: NAME")
+    return fleet_folder(name, state)

@@ -1,0 +1,35 @@
+"""What an error of a statement means: done or not, again or not."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from pgfleet.runtime.sql import sqlstate
+
+#: The server says, in answer to the statement itself, that it did not happen: 25006 a replica was written to; 40001 and 40P01
+#: serialization and deadlock; 57P03 starting up; 53300 no connection left; 57P01 ended by the administrator before its
+#: commit (after a commit record the backend answers or hangs up, it does not report this error: xact.c holds interrupts off).
+NOT_DONE = frozenset({"25006", "40001", "40P01", "57P03", "53300", "57P01"})
+#: A read may go elsewhere for these too: 57P02 and 57P05 the server ends, 08xxx the connection failed, 57014 of a recovery
+#: conflict comes as 40001.
+_READ_AGAIN = NOT_DONE | {"57P02", "57P05"}
+
+
+def lost(error: BaseException) -> bool:
+    """Whether the connection is gone, or nobody knows what is on its wire."""
+    if isinstance(error, asyncpg.PostgresError) and not isinstance(error, asyncpg.PostgresConnectionError):
+        return (sqlstate(error) or "").startswith("57P")
+    return isinstance(error, (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError))
+
+
+def not_done(error: BaseException) -> bool:
+    """Whether the server itself said that the statement did not happen, and that it may if sent again."""
+    return sqlstate(error) in NOT_DONE
+
+
+def read_again(error: BaseException) -> bool:
+    """Whether a read that ended so is worth sending again, elsewhere or later."""
+    if isinstance(error, asyncpg.InterfaceError) and not isinstance(error, asyncpg.InternalClientError):
+        return "closed" in str(error)  # else it is the caller's mistake: a wrong number of arguments
+    state = sqlstate(error)
+    return state in _READ_AGAIN or (state or "").startswith("08") or (lost(error) and state is None)
