@@ -15,7 +15,7 @@ from pgfleet.client.gather import Rows, merge
 from pgfleet.client.open import Opened, open_fleet
 from pgfleet.client.pools import NodePool, touches_session
 from pgfleet.client.router import Mode, Router
-from pgfleet.client.trouble import lost, not_done, read_again
+from pgfleet.client.trouble import BROKEN, lost, not_done, read_again
 from pgfleet.errors import (
     BlockRolledBack,
     CannotConnect,
@@ -199,7 +199,7 @@ class Fleet:
             except asyncpg.ReadOnlySQLTransactionError as error:
                 pool.release(connection, touched=True)
                 raise _write_in_read(table, shard, error) from error
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            except (asyncpg.PostgresError, *BROKEN) as error:
                 if lost(error):
                     pool.discard(connection)
                 else:
@@ -231,7 +231,7 @@ class Fleet:
             try:
                 async with asyncio.timeout(max(0.0, limit.left())):
                     status = await connection.run(sql, args)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            except (asyncpg.PostgresError, *BROKEN) as error:
                 if lost(error):
                     pool.discard(connection)
                     self._live.failed(node, silent=False)
@@ -336,7 +336,7 @@ class Fleet:
 async def _commit(connection: Connection, table: str, shard: str) -> None:
     try:
         status = await connection.execute("commit")
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except (asyncpg.PostgresError, *BROKEN) as error:
         if lost(error) or connection.unreplicated:
             raise _unknown(table, shard, "", error) from error
         raise

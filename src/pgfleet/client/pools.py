@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import asyncpg
 
+from pgfleet.client.trouble import BROKEN
 from pgfleet.errors import CannotConnect, FleetClosed
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.runtime.clock import Deadline
@@ -125,7 +126,7 @@ class NodePool:
         try:
             async with asyncio.timeout(_RESET_SECONDS):
                 await connection.execute(_RESET)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        except (asyncpg.PostgresError, *BROKEN):
             connection.terminate()
         except BaseException:
             connection.terminate()

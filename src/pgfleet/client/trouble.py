@@ -15,21 +15,26 @@ NOT_DONE = frozenset({"25006", "40001", "40P01", "57P03", "53300", "57P01"})
 _READ_AGAIN = NOT_DONE | {"57P02", "57P05"}
 
 
+#: What a call on a connection raises besides the server's own word.
+BROKEN = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
 def lost(error: BaseException) -> bool:
     """Whether the connection is gone, or nobody knows what is on its wire."""
     if isinstance(error, asyncpg.PostgresError) and not isinstance(error, asyncpg.PostgresConnectionError):
         return (sqlstate(error) or "").startswith("57P")
-    return isinstance(error, (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError))
+    return isinstance(error, (*BROKEN, asyncpg.PostgresConnectionError))
 
 
 def not_done(error: BaseException) -> bool:
     """Whether the server itself said that the statement did not happen, and that it may if sent again."""
-    return sqlstate(error) in NOT_DONE
+    # asyncpg refuses to send on a connection that broke while the statement was being prepared: it never left.
+    return sqlstate(error) in NOT_DONE or (isinstance(error, asyncpg.InternalClientError) and "cannot switch" in str(error))
 
 
 def read_again(error: BaseException) -> bool:
     """Whether a read that ended so is worth sending again, elsewhere or later."""
-    if isinstance(error, asyncpg.InterfaceError) and not isinstance(error, asyncpg.InternalClientError):
+    if isinstance(error, asyncpg.InterfaceError):
         return "closed" in str(error)  # else it is the caller's mistake: a wrong number of arguments
     state = sqlstate(error)
     return state in _READ_AGAIN or (state or "").startswith("08") or (lost(error) and state is None)

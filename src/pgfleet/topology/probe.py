@@ -62,7 +62,7 @@ class Prober:
                     )
                 began = monotonic()
                 row = await connection.fetchrow(_ASK)
-        except (CannotConnect, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        except (CannotConnect, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError):
             if connection is not None:
                 connection.terminate()
             return None
