@@ -77,6 +77,7 @@ async def test_a_node_has_its_own_shared_memory_and_processes_and_a_user_without
     user = "nobody" if os.geteuid() == 0 else None
     unit = replace(node(here.folder), argv=("sh", "-c", report + "; grep CapEff /proc/self/status; sleep 100"), user=user)
     await here.begin(unit)
+    said: list[str] = []
     for _ in range(200):
         said = Path(unit.log).read_text().split()
         if len(said) == 6:
@@ -312,6 +313,7 @@ async def test_an_ordinary_user_has_nodes_too(fleet_root: Path) -> None:
         assert "CapEff:\t0000000000000000" in status
         assert "CapBnd:\t0000000000000000" in status
         kill(first[0])
+        again: list[int] = []
         for _ in range(500):
             again = [n for n in units_of(folder) if namespace_pids(n)[-1:] == (1,) and n not in first]
             if again:

@@ -61,7 +61,7 @@ async def leader(etcd: EtcdClient) -> str | None:
 async def until_vacant(etcd: EtcdClient, within: float = 10.0) -> float:
     began = time.monotonic()
     async with asyncio.timeout(within):
-        while await leader(etcd) is not None:  # noqa: ASYNC110 - a store, not an event of this loop
+        while await leader(etcd) is not None:
             await asyncio.sleep(0.002)
     return time.monotonic() - began
 

@@ -137,8 +137,7 @@ class Router:
         after = self.route(shard).primary
         if before is not None and (after is None or after.name != before.name):
             # It may be writable still, in its own opinion; nothing of ours shall reach it.
-            if (pool := self._pools.get((before.name, "write"))) is not None:
-                pool.drop()
+            self.pool(before.name, "write").drop()
         if after is not None and (before is None or before.name != after.name):
             task = asyncio.get_running_loop().create_task(self.pool(after.name, "write").warm(WARM))
             self._background.add(task)

@@ -34,8 +34,11 @@ async def switch_over(driver: Driver, folder: Path, shard: str, to: NodeName | N
     :raises FleetBusy, NoCandidate, PatroniRefused, NotSettled: it did not happen.
     """
     because = "a person asked for it" + (f", to {to.member}" if to is not None else "")
-    with acting(folder, "switchover"), Journal(folder / "journal.db") as journal:
-        with journal.act(actor="switchover", what="switchover", subject=shard, because=because) as told:
-            new = await driver.switch_over(shard, to)
-            told["told"] = f"{new.member} is primary"
-            return new
+    with (
+        acting(folder, "switchover"),
+        Journal(folder / "journal.db") as journal,
+        journal.act(actor="switchover", what="switchover", subject=shard, because=because) as told,
+    ):
+        new = await driver.switch_over(shard, to)
+        told["told"] = f"{new.member} is primary"
+        return new

@@ -1,4 +1,5 @@
-"""Pages under docs/measured: what was measured, on what, with which versions, when, how often, and by which command."""
+"""Pages under docs/measured: what was measured, on what, with which versions, when, how often, and"
+" by which command."""
 
 from __future__ import annotations
 

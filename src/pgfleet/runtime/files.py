@@ -29,8 +29,8 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644, own
             os.fsync(stream.fileno())
         if owner is not None:
             os.chown(temporary, *owner)
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -47,4 +47,4 @@ def make_folder(path: Path, *, mode: int = 0o755, owner: tuple[int, int] | None 
     path.mkdir(exist_ok=True)
     if owner is not None:
         os.chown(path, *owner)
-    os.chmod(path, mode)
+    path.chmod(mode)

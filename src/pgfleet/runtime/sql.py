@@ -47,7 +47,7 @@ class Connection(asyncpg.Connection):
         self.last_status = ""
         self.add_log_listener(_notice)
 
-    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109 (asyncpg's)
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
         self.last_status = await super().execute(query, *args, timeout=timeout)
         return self.last_status
 

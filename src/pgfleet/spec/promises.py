@@ -44,15 +44,20 @@ class ReplicaLag(Part):
     """How far behind a replica may be, 99 times of 100."""
 
     same_region: Duration | None = Field(None, alias="same region")
+    """Of a replica in the primary's region."""
     other_regions: Duration | None = Field(None, alias="other regions")
+    """Of a replica elsewhere."""
 
 
 class Latency(Part):
     """How long a query by key may take, seen by the application."""
 
     p50: Duration | None = None
+    """50 of 100 queries are answered within it."""
     p95: Duration | None = None
+    """95 of 100 queries are answered within it."""
     p99: Duration | None = None
+    """99 of 100 queries are answered within it."""
 
 
 class Promises(Part):
@@ -65,7 +70,9 @@ class Promises(Part):
     region: Promise = None
     """A whole region is gone. Unsaid: nothing is promised."""
     replica_lag: ReplicaLag | None = None
+    """How far behind replicas may be."""
     query: Latency | None = None
+    """How long a query by key may take."""
     availability: Percentage | None = None
     """The share of a month in which writes are answered."""
 

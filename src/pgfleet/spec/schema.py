@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pgfleet.spec.fleet import Fleet
+from pgfleet.spec.keys import PLACES
+from pgfleet.spec.part import Part
+from pgfleet.spec.said import said_of
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -12,7 +15,18 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def json_schema() -> dict[str, Any]:
     """The schema; equal for equal versions of this package and pydantic."""
     made = Fleet.model_json_schema(by_alias=True, mode="validation")
+    _describe(made, Fleet)
+    for _, model in PLACES.values():
+        if model is not Fleet:
+            _describe(made["$defs"][model.__name__], model)
     return {"$schema": DIALECT, **_said_once(made)}
+
+
+def _describe(definition: dict[str, Any], model: type[Part]) -> None:
+    """Write what each key is for beside it."""
+    body = next((form for form in definition.get("anyOf", ()) if "properties" in form), definition)
+    for key, text in said_of(model).items():
+        body["properties"][key]["description"] = text
 
 
 def _said_once(value: Any) -> Any:

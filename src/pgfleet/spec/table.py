@@ -30,6 +30,7 @@ class Spread(Part):
     over: tuple[str, ...]
     """The shards; bucket b lives on the (b mod their number)th."""
     buckets: Buckets = BUCKETS
+    """The number of buckets; kept for good."""
 
 
 class Elsewhere(Part):
@@ -38,15 +39,18 @@ class Elsewhere(Part):
     hash: Buckets
     """The number of buckets; kept for good."""
     over: tuple[str, ...]
+    """The shards that the buckets are spread over, in turn."""
 
 
 class Lookup(Part):
     """Finding a row's shard, and keeping it unique, by other columns than the key."""
 
     columns: tuple[Identifier, ...]
+    """The columns that are looked up, together."""
     over: tuple[str, ...] = ()
     """The shards that hold the lookup, hashed. Unsaid: those of the table that no residency binds."""
     buckets: Buckets = BUCKETS
+    """The number of buckets; kept for good."""
 
 
 def _kind(value: object) -> str:
@@ -92,6 +96,7 @@ class Partition(Part):
     by: Identifier
     """The column; a date or a timestamp."""
     every: Literal["day", "week", "month", "year"]
+    """What one partition spans."""
     ahead: Count = 6
     """Partitions that are there before their time comes."""
     keep: Period | None = None
@@ -130,6 +135,7 @@ class Table(Part):
     ] = Field(default_factory=dict)
     """Other columns by which a row is found and is unique: a name, and the columns."""
     partition: Partition | None = None
+    """Partitions by time inside each shard; read and checked, rotation is to come."""
 
     def listed(self) -> list[tuple[str, str, Spread | None]]:
         """Every listed key with the shard it is listed under, in file order."""

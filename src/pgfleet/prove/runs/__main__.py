@@ -1,4 +1,5 @@
-"""``script/prove``: one measurement; its tables are printed and written under docs/measured. No name: a list of them."""
+"""``script/prove``: one measurement; its tables are printed and written under docs/measured. No"
+" name: a list of them."""
 
 from __future__ import annotations
 

@@ -40,9 +40,9 @@ async def run(show: Show, rounds: int | None) -> Page:
             ]:
                 rows.append((number, engine, count, format_size(size), f"{share:.1%}"))
     text = (
-        f"The example question-bank: {what}, 3 etcd members, 5 regions' poolers. Memory is PSS (shared pages are counted"
-        f" once); CPU is the share of one core during {WATCH:g} s in which nobody asked the fleet anything, its own health"
-        " checks aside."
+        f"The example question-bank: {what}, 3 etcd members, 5 regions' poolers. Memory is PSS (shared pages are"
+        f" counted once); CPU is the share of one core during {WATCH:g} s in which nobody asked the fleet anything,"
+        " its own health checks aside."
     )
     return Page(
         "full", "The whole question bank on one machine", text, len(times),

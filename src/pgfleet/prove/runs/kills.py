@@ -18,12 +18,12 @@ WITHIN = 0.6
 #: A crash strikes the first; what takes a voter with it, the second, whose commits are on three nodes.
 SHARD, STRONGER = "certification", "stem"
 TEXT = (
-    "The fleet of question-bank-demo (12 PostgreSQL nodes, 4 shards; the commits of `stem` reach two replicas), with an"
-    " application that reads from all of it and writes to one shard about every 8 ms. Something is killed with SIGKILL"
-    " while it runs. A *gap* is the longest interval between two acknowledged writes on that shard; *lost* counts"
-    " acknowledged writes of all clients that are not read back from the primary afterwards; *writers at once* comes from"
-    " the timeline that each row recorded in its own insert. The psycopg client knows nothing of the fleet: it is behind"
-    " PgBouncer and HAProxy, with a deadline of 2 s a call."
+    "The fleet of question-bank-demo (12 PostgreSQL nodes, 4 shards; the commits of `stem` reach two replicas), with"
+    " an application that reads from all of it and writes to one shard about every 8 ms. Something is killed with"
+    " SIGKILL while it runs. A *gap* is the longest interval between two acknowledged writes on that shard; *lost*"
+    " counts acknowledged writes of all clients that are not read back from the primary afterwards; *writers at once*"
+    " comes from the timeline that each row recorded in its own insert. The psycopg client knows nothing of the"
+    " fleet: it is behind PgBouncer and HAProxy, with a deadline of 2 s a call."
 )
 COLUMNS = (
     "what was killed", "round", "gap s", "gap psycopg s", "lock gone s", "lock taken s", "writes every ms", "acknowledged",

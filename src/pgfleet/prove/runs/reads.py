@@ -19,9 +19,10 @@ SECONDS = 15.0
 QUESTIONS = 2000
 SHARE = 80.0
 TEXT = (
-    f"An application of {QUESTIONS} questions a subject for {SECONDS:g} s, seen from each region in turn: 8 readers with"
-    " pauses (60 % pages, 2 % full-text searches, the rest single questions), 6 writers. Every answer says itself whether a"
-    " replica gave it. Replicas of the caller's own region come first; where there is none, the nearest."
+    f"An application of {QUESTIONS} questions a subject for {SECONDS:g} s, seen from each region in turn: 8 readers"
+    " with pauses (60 % pages, 2 % full-text searches, the rest single questions), 6 writers. Every answer says"
+    " itself whether a replica gave it. Replicas of the caller's own region come first; where there is"
+    " none, the nearest."
 )
 
 

@@ -1,4 +1,5 @@
-"""A primary whose every process is stopped, as when its machine hangs, and which goes on later as if nothing had been."""
+"""A primary whose every process is stopped, as when its machine hangs, and which goes on later as"
+" if nothing had been."""
 
 from __future__ import annotations
 
@@ -14,10 +15,10 @@ from pgfleet.prove.show import Show
 SHARD = "certification"
 WITHIN = 25.0
 TEXT = (
-    f"Every process of a primary's node gets SIGSTOP; those that still exist get SIGCONT {STOPPED_FOR:g} s later. A stopped"
-    " server keeps its connections open and says nothing, so only deadlines notice it. *Late* counts writes that were"
-    " acknowledged on a timeline after a newer one had acknowledged its first: what an old primary would do that wakes up"
-    " and does not know that it was replaced."
+    f"Every process of a primary's node gets SIGSTOP; those that still exist get SIGCONT {STOPPED_FOR:g} s later. A"
+    " stopped server keeps its connections open and says nothing, so only deadlines notice it. *Late* counts writes"
+    " that were acknowledged on a timeline after a newer one had acknowledged its first: what an old primary would do"
+    " that wakes up and does not know that it was replaced."
 )
 COLUMNS = (
     "round", "gap s", "gap psycopg s", "lock gone s", "lock taken s", "acknowledged", "lost", "late", "errors", "timelines",

@@ -18,11 +18,11 @@ from pgfleet.prove.stage import Stage
 SHARD = "certification"
 WITHIN = 6.0
 TEXT = (
-    "`pgfleet switchover` while an application reads and writes through the client's retrying calls (`fetch`, `execute`)."
-    " Times count from the request; the gap is from the last write that the old primary acknowledged to the first of the"
-    " new one. Before it asks Patroni, pgfleet has the old primary write a checkpoint, so that its shutdown has little"
-    " left to write. Patroni looks once a second whether the old primary has stopped, and the first commit on the new one"
-    " waits for a replica that confirms it."
+    "`pgfleet switchover` while an application reads and writes through the client's retrying calls (`fetch`,"
+    " `execute`). Times count from the request; the gap is from the last write that the old primary acknowledged to"
+    " the first of the new one. Before it asks Patroni, pgfleet has the old primary write a checkpoint, so that its"
+    " shutdown has little left to write. Patroni looks once a second whether the old primary has stopped, and the"
+    " first commit on the new one waits for a replica that confirms it."
 )
 COLUMNS = (
     "round", "gap s", "gap psycopg s", "Patroni asked s", "last write on the old s", "lock released s", "lock taken s",

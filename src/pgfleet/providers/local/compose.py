@@ -165,7 +165,7 @@ def _haproxy(site: Site, pooler: PoolerAddress) -> Composed:
     name = f"haproxy/{pooler.region}"
     unit = Unit(
         name=name, argv=(site.engines.haproxy, "-W", "-db", "-f", str(config)), cwd=str(folder), env=site.environment,
-        user=site.engines.user.name, isolate=False, log=site.log(name), node=None, digest="", on_change="reload", reload_signal="USR2",
-        nofile=2 * maxconn + 256,
+        user=site.engines.user.name, isolate=False, log=site.log(name), node=None, digest="", on_change="reload",
+        reload_signal="USR2", nofile=2 * maxconn + 256,
     )  # fmt: skip
     return Composed(unit, folder, {config: text})

@@ -35,7 +35,7 @@ async def refuse_lost_rows(folder: Path, seen: FleetSeen, wanted: Wanted) -> Non
     :raises PlacementLosesRows: there are some; says which, where they are and where the file wants them.
     :raises ShardUnasked: a shard that holds a table could not be asked.
     """
-    assert seen.placement is not None and seen.addresses is not None  # noqa: S101 - the caller looked
+    assert seen.placement is not None  # noqa: S101 - the caller looked
     old, new = Placement.from_json(seen.placement), Placement.from_json(wanted.placement)
     asked = [(table, shard) for table in (*old.tables, *old.follows) for shard in old.shards(table)]
     answers = await asyncio.gather(*(_lost(folder, seen, table, shard, old, new) for table, shard in asked))

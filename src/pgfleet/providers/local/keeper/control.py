@@ -133,7 +133,7 @@ class KeeperClient:
 
     async def _is_gone(self) -> None:
         async with asyncio.timeout(10.0):
-            while (self.folder / "run" / "keeper.sock").exists():  # noqa: ASYNC110 - another process removes it
+            while (self.folder / "run" / "keeper.sock").exists():
                 await asyncio.sleep(0.01)
 
 

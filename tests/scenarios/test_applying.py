@@ -1,0 +1,115 @@
+"""Applying: interrupted at any moment, twice at once, changed, refused, side by side with another fleet."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+import pytest
+from tests.scenarios.conftest import make_stage, take_down
+from tests.scenarios.fleet_stage import Stage, kill
+
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
+
+SMALL = """
+fleet: {name}
+regions: {{here: {{provider: local}}}}
+shards: {{main: {{voters: {{here: 2}}}}}}
+tables: {{questions: {{key: subject, place: {{main: [AWS]}}, elsewhere: refuse}}}}
+"""
+
+
+def test_apply_killed_again_and_again_gets_there_and_destroy_too() -> None:
+    stage = make_stage(SMALL)
+    try:
+        # Every moment of the first bring-up is met: each attempt lives a little longer, and finds what the last one left.
+        for lives in (0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 3.5):
+            with subprocess.Popen(stage.command("apply"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as attempt:
+                time.sleep(lives)
+                kill(attempt.pid)
+        stage.run("apply")
+        assert stage.status()["healthy"]
+        assert stage.json("apply")["steps"] == []
+
+        # A reader more, interrupted; then finished.
+        stage.file.write_text(stage.file.read_text().replace("voters: {here: 2}", "voters: {here: 2}, readers: {here: 1}"))
+        assert "create node main/here-3" in stage.run("plan")
+        for lives in (0.5, 1.0, 2.0):
+            with subprocess.Popen(stage.command("apply"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as attempt:
+                time.sleep(lives)
+                kill(attempt.pid)
+        stage.run("apply")
+        assert [node["kind"] for node in stage.shard("main")["replicas"]] == ["voter", "reader"]
+
+        # And gone again: that deletes data, so it asks, and without a terminal it is refused.
+        stage.file.write_text(stage.file.read_text().replace(", readers: {here: 1}", ""))
+        assert "PGF-F104" in stage.run("apply", expect=4)
+        assert len(stage.shard("main")["replicas"]) == 1 or stage.folder.joinpath("nodes/main/here-3/data").exists()
+        stage.run("apply", "--yes")
+        assert not stage.folder.joinpath("nodes/main/here-3").exists()
+
+        # A setting that asks for a restart, and one that does not.
+        stage.file.write_text(stage.file.read_text() + "settings: {work_mem: 5MB, max_locks_per_transaction: 128}\n")
+        assert "work_mem" in stage.run("plan")
+        stage.run("apply")
+        assert "128" in stage.run("sql", "--shard", "main", "--role", "primary", "-c", "show max_locks_per_transaction")
+        assert stage.status()["healthy"]
+
+        # Destroying, interrupted, then finished; and once more.
+        for lives in (0.4, 0.9, 1.5):
+            with subprocess.Popen(
+                stage.command("destroy", "--yes"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ) as attempt:
+                time.sleep(lives)
+                kill(attempt.pid)
+        stage.run("destroy", "--yes")
+        assert stage.processes() == []
+        assert not stage.folder.exists()
+        assert "nothing to destroy" in stage.run("destroy", "--yes")
+    finally:
+        take_down(stage)
+
+
+def test_two_fleets_side_by_side_and_two_applies_of_one() -> None:
+    first, second = make_stage(SMALL), make_stage(SMALL)
+    try:
+        with (
+            subprocess.Popen(first.command("apply"), stdout=subprocess.DEVNULL) as one,
+            subprocess.Popen(second.command("apply"), stdout=subprocess.DEVNULL) as other,
+        ):
+            time.sleep(1.5)
+            assert "PGF-F103" in first.run("apply", expect=4)  # the one that is under way
+            assert one.wait(timeout=200) == 0
+            assert other.wait(timeout=200) == 0
+        first.run("destroy", "--yes")
+        assert second.status()["healthy"]
+        assert first.processes() == []
+    finally:
+        take_down(first)
+        take_down(second)
+
+
+def test_placement_that_would_lose_rows_is_refused(running_fleet: Stage) -> None:
+    text = running_fleet.file.read_text()
+    running_fleet.run(
+        "sql", "--shard", "two", "--as", "owner", "-c", "insert into questions (subject, stem) values ('GRE', 'there')"
+    )
+    try:
+        running_fleet.file.write_text(text.replace("one: [AWS, PMP], two: [GRE]", "one: [AWS, PMP, GRE]"))
+        assert "PGF-F105" in running_fleet.run("apply", expect=4)
+        running_fleet.file.write_text(text.replace("two: [GRE]", "two: [GRE, LSAT]"))
+        steps = running_fleet.json("apply")["steps"]
+        assert [step["act"] for step in steps] == ["record placement"]
+    finally:
+        running_fleet.file.write_text(text)
+        running_fleet.run("apply")
+
+
+def test_what_is_not_there_is_said(stage: Stage) -> None:
+    assert "PGF-U101" in stage.run("status", expect=3)
+    stage.file.write_text(stage.file.read_text() + "postgres: 99\n")
+    said = stage.run("plan", expect=3)
+    assert "PGF-U202" in said
+    assert "installed: 15" in said
+    stage.file.unlink()
+    assert "pgfleet init" in stage.run("plan", expect=2)
