@@ -7,7 +7,7 @@ import time
 
 import pytest
 from tests.scenarios.conftest import make_stage, take_down
-from tests.scenarios.fleet_stage import Stage, kill
+from tests.scenarios.fleet_stage import FILE, Stage, kill
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 
@@ -111,5 +111,5 @@ def test_what_is_not_there_is_said(stage: Stage) -> None:
     said = stage.run("plan", expect=3)
     assert "PGF-U202" in said
     assert "installed: 15" in said
-    stage.file.unlink()
-    assert "pgfleet init" in stage.run("plan", expect=2)
+    stage.file.write_text(FILE.format(name=stage.name))
+    assert "pgfleet init" in stage.run("-f", str(stage.root / "absent.yaml"), "plan", expect=2)

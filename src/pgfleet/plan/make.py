@@ -18,14 +18,20 @@ def make_plan(wanted: Wanted, seen: FleetSeen) -> Plan:
     steps = [
         *_foundation(wanted, seen),
         *(step for unit in wanted.units.values() for step in _unit(unit, seen)),
-        *(step for shard in wanted.shards.values() for step in _shard(shard, seen.shards.get(shard.name))),
+        *(step for shard in wanted.shards.values() if _known(seen) for step in _shard(shard, seen.shards.get(shard.name))),
         *_removals(wanted, seen),
-        *_placement(wanted, seen),
+        *(_placement(wanted, seen) if _known(seen) else ()),
     ]
     if steps and not seen.keeper and not any(s.act is Act.START_KEEPER for s in steps):
         steps.append(_start_keeper(wanted, seen))
     order = list(Act)
     return Plan(wanted.fleet, tuple(sorted(steps, key=lambda s: order.index(s.act))), wanted.notes)
+
+
+def _known(seen: FleetSeen) -> bool:
+    """Whether absence means that there is none. While the etcd of a fleet is silent, nobody knows what is recorded in it: what
+    depends on that is planned when it answers (apply looks again)."""
+    return seen.etcd or not any(_kind(name) == "etcd" for name in seen.units)
 
 
 def _foundation(wanted: Wanted, seen: FleetSeen) -> Iterator[Step]:
@@ -41,7 +47,7 @@ def _foundation(wanted: Wanted, seen: FleetSeen) -> Iterator[Step]:
         )  # fmt: skip
     if not seen.keeper:
         yield _start_keeper(wanted, seen)
-    if not seen.authenticated and (seen.etcd or not any(_kind(name) == "etcd" for name in seen.units)):
+    if not seen.authenticated and _known(seen):
         yield Step(
             Act.SECURE_ETCD, wanted.fleet, "etcd answers without a user; who writes there commands PostgreSQL's user",
             risk="none", undo="none: it stays on",

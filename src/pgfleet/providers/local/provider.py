@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
+
 from pgfleet.engines.etcd import authentication_enabled, enable_authentication
 from pgfleet.errors import EtcdUnreachable, NotSettled
 from pgfleet.facts.addresses import AddressBook
@@ -46,6 +48,8 @@ from pgfleet.spec.fleet import Fleet
 #: Seconds: etcd's members from their start to an answer; a shard's first primary; all of its copies. On a busy host with two
 #: cores forty nodes start at once, each a Python of its own: the limits are for what is broken, not for what is slow.
 ETCD_WITHIN, PRIMARY_WITHIN, COPIES_WITHIN = 30.0, 180.0, 300.0
+#: A second apart: longer than Patroni's ttl, after which etcd's word is fresh.
+PREPARE_TRIES = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,10 +262,19 @@ class LocalProvider:
         doing: Doing,
     ) -> None:  # fmt: skip
         with doing(step):
-            primary = book.node(await self._primary(step.shard, settling, nodes))
-            if primary is None:
-                raise NotSettled(f"the primary of {step.shard} is a node that the file does not declare")
-            await prepare_shard(self.folder, book, primary, credentials)
+            said = ""
+            for _ in range(PREPARE_TRIES):
+                primary = book.node(await self._primary(step.shard, settling, nodes))
+                if primary is None:
+                    raise NotSettled(f"the primary of {step.shard} is a node that the file does not declare")
+                try:
+                    await prepare_shard(self.folder, book, primary, credentials)
+                    return
+                except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                    # What etcd says can be of before a crash: its keys outlive their nodes by a ttl.
+                    said = str(error) or type(error).__name__
+                    await asyncio.sleep(1.0)
+            raise NotSettled(f"the primary of {step.shard} cannot be prepared", seen=[said], hint="pgfleet status")
 
     async def _poolers(self, plan: Plan, desk: Desk, composed: dict[str, Composed], doing: Doing) -> None:
         steps = [s for s in plan.of(Act.CREATE_POOLER, Act.CHANGE, Act.START) if s.subject in composed]
