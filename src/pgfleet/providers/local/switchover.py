@@ -15,6 +15,8 @@ from pgfleet.providers.local.settle import Settling
 
 #: Seconds in which the new primary must take writes after Patroni said that it is done.
 WRITABLE_WITHIN = 30.0
+#: Seconds for somebody to be able to take over: Patroni counts a replica that has just come back in a loop or two later.
+CANDIDATE_WITHIN = 10.0
 
 
 def candidates(topology: ShardTopology) -> list[NodeName]:
@@ -35,18 +37,23 @@ async def switch_over(
     :raises PatroniRefused: Patroni said no.
     """
     nodes = [node.name for node in book.of_shard(shard)]
-    topology = await settling.until(
-        shard, lambda t: t.primary is not None and t.announced, nodes, within=WRITABLE_WITHIN, what="writable"
-    )
+    try:
+        topology = await settling.until(
+            shard,
+            lambda t: t.primary is not None and t.announced and (to in candidates(t) if to else bool(candidates(t))),
+            nodes,
+            within=CANDIDATE_WITHIN,
+            what="ready",
+        )
+    except NotSettled as error:
+        raise NoCandidate(
+            f"no switchover of {shard}: " + (f"{to} cannot take over now" if to else "no node can take over now"),
+            seen=error.seen,
+            hint="pgfleet status",
+        ) from error
     old = topology.primary
     able = sorted(candidates(topology), key=lambda name: name.region != home)  # sorted() keeps the order within each
-    chosen = to or (able[0] if able else None)
-    if chosen is None or chosen not in able:
-        raise NoCandidate(
-            f"no switchover of {shard}: {to or 'none of its nodes'} cannot take over now",
-            seen=[f"primary: {old}", f"candidates: {', '.join(map(str, able)) or 'none'}"],
-            hint=f"pgfleet switchover {shard} --to {able[0].member}" if able else "pgfleet status",
-        )
+    chosen = to or able[0]
     primary = book.node(old) if old is not None else None
     if primary is None:
         raise NotSettled(f"{old} is not in the address book")
