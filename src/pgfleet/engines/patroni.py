@@ -57,5 +57,10 @@ class PatroniRest:
         return str(await self.change("POST", "/switchover", body, timeout=SWITCHOVER_TIMEOUT)).strip()
 
     async def restart(self) -> str:
-        """Restart this member's PostgreSQL, where a changed setting waits for it."""
-        return str(await self.change("POST", "/restart", {"restart_pending": True}, timeout=60.0)).strip()
+        """Restart this member's PostgreSQL where a changed setting waits for it; a member that restarted meanwhile (as the old
+        primary does in a switchover) has nothing to do."""
+        status, answer = await self.call("POST", "/restart", {"restart_pending": True}, timeout=60.0)
+        text = str(answer).strip()
+        if not 200 <= status < 300 and "restart conditions are not satisfied" not in text:
+            raise PatroniRefused("Patroni said no to POST /restart", seen=[f"{status}: {text[:500]}"])
+        return text
