@@ -44,8 +44,9 @@ class Event:
         words = [f"{self.at[11:19]}Z", f"#{self.number}", self.what, self.subject, self.outcome]
         if self.took_seconds is not None:
             words.append(format_duration(self.took_seconds))
-        if isinstance(told := self.detail.get("told"), str):
-            words.append(told)
+        # Of an error the first line: the rest is in the detail, and was told to whoever waited.
+        told = self.detail.get("told") or str(self.detail.get("error") or "").partition("\n")[0]
+        words.append(str(told))
         if self.because:
             words.append(f"because {self.because}")
         return " ".join(word for word in words if word)

@@ -93,6 +93,8 @@ def test_an_act_that_raises_is_journaled_as_failed(journal: Journal) -> None:
         raise RuntimeError("no room")
     assert journal.read()[-1].outcome == "failed"
     assert journal.read()[-1].detail["error"] == "no room"
+    assert "failed" in str(journal.read()[-1])
+    assert "no room" in str(journal.read()[-1])
 
 
 def test_an_append_that_fails_leaves_nothing(journal: Journal) -> None:

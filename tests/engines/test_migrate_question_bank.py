@@ -64,7 +64,7 @@ def test_every_shard_has_the_files_of_its_tables(applied: Any) -> None:
 
 def test_a_second_run_has_nothing_to_do(bank: Shards) -> None:
     done = pgfleet(bank, "migrate", str(SCHEMA))
-    assert (done.returncode, done.stdout) == (0, "nothing to do: 5 files, 2 shards, each as the folder says\n")
+    assert (done.returncode, done.stdout) == (0, "nothing to do: 5 files, 2 shards, as the folder says\n")
 
 
 def test_the_journal_tells_it(bank: Shards) -> None:

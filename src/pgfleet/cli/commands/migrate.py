@@ -94,9 +94,14 @@ def _tell(fleet: str, results: tuple[ShardMigrated, ...], count: int, *, dry_run
     if as_json:
         view.document({"fleet": fleet, "files": count, "dry_run": dry_run, "shards": results})
     elif not any(result.remaining or result.applied for result in results):
-        view.line(f"nothing to do: {count} files, {len(results)} shards, each as the folder says")
+        view.line(f"nothing to do: {_count(count, 'file')}, {_count(len(results), 'shard')}, as the folder says")
     elif dry_run:
         view.table("", ["shard", "applied", "due"], [[r.shard, len(r.already), ", ".join(r.remaining)] for r in results])
     else:
         applied = sum(len(result.applied) for result in results)
-        view.line(f"{applied} files applied on {sum(bool(r.applied) for r in results)} of {len(results)} shards")
+        reached = sum(bool(result.applied) for result in results)
+        view.line(f"{_count(applied, 'file')} applied, on {reached} of {_count(len(results), 'shard')}")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
