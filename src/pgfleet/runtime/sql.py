@@ -34,13 +34,6 @@ class Login:
     tls: ssl.SSLContext | None = field(default=None, repr=False)
 
 
-# RESET ALL does not touch the role, and DISCARD ALL would drop asyncpg's prepared statements; so, one by one.
-_RESET = (
-    "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;"
-    " DISCARD TEMP; DISCARD SEQUENCES"
-)
-
-
 class Connection(asyncpg.Connection):
     """asyncpg's connection, which is cut off when a call on it is cancelled.
 
@@ -62,13 +55,6 @@ class Connection(asyncpg.Connection):
         """One statement, its plan kept; its command tag. (``execute`` without parameters takes several statements.)"""
         _, status, _ = await self._execute(query, args, 0, None, return_status=True)  # type: ignore[attr-defined]
         return str(status.decode())
-
-    def get_reset_query(self) -> str:
-        return _RESET
-
-    async def reset(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 (asyncpg's)
-        await super().reset(timeout=timeout)
-        self.add_log_listener(_notice)  # reset() takes every listener away
 
     def _cancel_current_command(self, waiter: Any, *more: Any) -> None:
         # Not from in here: asyncpg is in the middle of changing its state.
