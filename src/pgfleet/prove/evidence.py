@@ -144,15 +144,20 @@ class Verdict:
         return " → ".join(str(reign.timeline) for reign in self.reigns)
 
     def to_json(self) -> dict[str, object]:
+        """Seconds that are null have no end: nothing was acknowledged."""
         return {
             "drill": self.drill, "shard": self.shard, "promise": self.promise,
-            "rto_seconds": round(self.rto_seconds, 3), "resolution_seconds": round(self.resolution_seconds, 4),
-            "pooler_seconds": None if self.pooler_seconds is None else round(self.pooler_seconds, 3),
+            "rto_seconds": _finite(self.rto_seconds), "resolution_seconds": _finite(self.resolution_seconds),
+            "pooler_seconds": _finite(self.pooler_seconds),
             "acknowledged_writes": self.acknowledged_writes,
             "acknowledged_writes_lost": self.acknowledged_writes_lost, "unknown_writes": self.unknown,
             "writers_at_once": self.writers_at_once, "late_acknowledgements": self.late,
             "timelines": [reign.timeline for reign in self.reigns], "kept": self.kept,
         }  # fmt: skip
+
+
+def _finite(seconds: float | None) -> float | None:
+    return None if seconds is None or math.isinf(seconds) else round(seconds, 4)
 
 
 def judge(
