@@ -115,12 +115,12 @@ async def test_only_a_certificate_of_the_fleet_changes_anything(running_fleet: S
     plain = ssl.create_default_context(cafile=str(folder / "certificates" / "ca.crt"))
     application = ssl.create_default_context(cafile=str(folder / "certificates" / "ca.crt"))
     application.load_cert_chain(folder / "certificates" / "app.crt", folder / "certificates" / "app.key")
-    async with httpx.AsyncClient(verify=plain, trust_env=False) as http:
+    async with httpx.AsyncClient(verify=plain, trust_env=False, timeout=30) as http:
         assert (await http.get(f"{node.rest_url}/patroni")).status_code == 200
         assert (await http.patch(f"{node.rest_url}/config", json={"loop_wait": 9})).status_code == 403
         with pytest.raises(httpx.TransportError):
             await http.post(f"{etcd.url}/v3/kv/range", json={"key": "Lw=="})
-    async with httpx.AsyncClient(verify=application, trust_env=False) as http:
+    async with httpx.AsyncClient(verify=application, trust_env=False, timeout=30) as http:
         refused: object = 403
         with contextlib.suppress(httpx.TransportError):  # the other authority's certificate may be refused in the handshake
             refused = (await http.patch(f"{node.rest_url}/config", json={"loop_wait": 9})).status_code
