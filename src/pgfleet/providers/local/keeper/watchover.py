@@ -30,6 +30,9 @@ State = Literal["starting", "running", "backoff", "stopped"]
 
 #: Seconds for asking etcd and revoking while a node waits to be started. etcd answers in milliseconds or is away.
 LEAD_DEADLINE = 2.0
+#: Seconds that a node which gave up its lead waits before it is started again: the others elect and promote in half a
+#: second, and a Python that starts would take one of a small host's cores from them meanwhile.
+ELECTION = 1.0
 #: Seconds from SIGTERM to SIGKILL: PostgreSQL's fast shutdown writes a checkpoint.
 STOP_LIMIT = 10.0
 #: Seconds for the kernel to empty a killed namespace (0.17 measured) or end a process; above, it hangs in the kernel.
@@ -112,8 +115,9 @@ class Watchover:
         return True
 
     async def _begin(self) -> None:
-        await self._yield_the_lead()  # before any pause: its shard waits for it, not for us
-        if (pause := pause_before_start(self._short_lives)) and not self._removed:
+        yielded = await self._yield_the_lead()  # before any pause: its shard waits for it, not for us
+        pause = max(pause_before_start(self._short_lives), ELECTION if yielded else 0.0)
+        if pause and not self._removed:
             self.state = "backoff"
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
@@ -181,11 +185,14 @@ class Watchover:
 
     # -- a node's lead -----------------------------------------------------------------------------------------------
 
-    async def _yield_the_lead(self) -> None:
-        """Before a node is started: if it led when it ended, the others elect now and not when its lease is over."""
+    async def _yield_the_lead(self) -> bool:
+        """Before a node is started: if it led when it ended, the others elect now and not when its lease is over.
+
+        True: it led, and they do.
+        """
         node = self.unit.node
         if node is None:
-            return
+            return False
         began = time.monotonic()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAD_DEADLINE):
@@ -193,6 +200,8 @@ class Watchover:
                 rule = decide(NodeSeen(node.member, ended=True, lead=lead))
                 if rule.deed is Deed.REVOKE and lead is not None and await self._around.leads.revoke(lead):
                     self._tell("revoked its lease", rule.because, took=time.monotonic() - began)
+                    return True
+        return False
 
     async def _who_leads(self, node: NodeUnit) -> LeadSeen | None:
         lead = await self._around.leads.look(node.shard)
