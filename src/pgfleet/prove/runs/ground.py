@@ -50,9 +50,8 @@ def broken(observed: Sequence[Observed], what: str) -> list[str]:
         if verdict.acknowledged_writes_lost:
             found.append(f"{what}, round {number}: {verdict.acknowledged_writes_lost} acknowledged writes are lost")
         if verdict.late or verdict.writers_at_once > 1:
-            found.append(
-                f"{what}, round {number}: {verdict.late} acknowledgements on an older timeline after a newer one's first"
-            )
+            late = f"{verdict.late} acknowledgements on an older timeline after a newer one's first"
+            found.append(f"{what}, round {number}: {late}")
         if verdict.promise is not None and verdict.rto_seconds > verdict.promise:
             found.append(f"{what}, round {number}: {verdict.rto_seconds:.2f} s, {verdict.promise:g} s were promised")
     return found
