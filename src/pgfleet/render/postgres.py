@@ -11,6 +11,7 @@ FORCED: dict[str, str] = {
     "synchronous_commit": "on",  # below: an acknowledged commit may exist on no disk but the primary's memory
     "zero_damaged_pages": "off",  # on: damage is answered with deletion
     "ignore_checksum_failure": "off",  # on: damage is answered with wrong rows
+    "data_sync_retry": "off",  # on: a write to disk that failed once counts as done when it is asked for again
     "wal_level": "logical",  # moves between shards use logical replication; changing it later needs restarts
     "hot_standby": "on",  # replicas answer reads
     "wal_log_hints": "on",  # pg_rewind; data checksums imply it, said aloud all the same
@@ -51,10 +52,13 @@ PROPOSED: dict[str, str] = {
 def postgres_parameters(settings: Mapping[str, str], *, max_connections: int) -> dict[str, str]:
     """The parameters of one shard, for Patroni's dynamic configuration: the same on each of its nodes.
 
+    PostgreSQL folds case in parameters' names and takes the last of two, so every name here is in lower case and there once.
+
     :param settings: the owner's, as text.
     :param max_connections: of one node.
     """
-    merged = PROPOSED | {"max_connections": str(max_connections)} | dict(settings) | FORCED
+    owners = {name.strip().lower(): value for name, value in settings.items()}
+    merged = PROPOSED | owners | {"max_connections": str(max_connections)} | FORCED
     return dict(sorted(merged.items()))
 
 
