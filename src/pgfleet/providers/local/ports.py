@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pgfleet.errors import NoFreePort
+from pgfleet.runtime.files import write_atomically
 
 #: Below Linux' ephemeral range (32768 upwards), whose ports any outgoing connection may hold when an engine starts.
 FIRST, LAST = 15000, 32000
@@ -59,16 +60,13 @@ class Ports:
 def reserving(register: Path, host: str, folder: Path) -> Iterator[Ports]:
     """Take ports for the fleet in ``folder`` while nobody else does.
 
-    :param register: a file of this user; promises to fleets whose folder is gone are forgotten.
+    :param register: a file of this user, replaced as a whole, with a lock beside it; promises to fleets whose folder is gone are
+        forgotten.
     """
     register.parent.mkdir(parents=True, exist_ok=True)
-    with register.open("a+") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)  # held for milliseconds; the kernel drops it if we die
-        stream.seek(0)
-        text = stream.read()
-        promised: dict[str, str] = json.loads(text) if text.strip() else {}
+    with register.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # held for milliseconds; the kernel drops it if we die
+        promised: dict[str, str] = json.loads(register.read_text() or "{}") if register.exists() else {}
         promised = {port: owner for port, owner in promised.items() if Path(owner).is_dir()}
         yield Ports(host, promised, str(folder))
-        stream.seek(0)
-        stream.truncate()
-        json.dump(promised, stream)
+        write_atomically(register, json.dumps(promised))
