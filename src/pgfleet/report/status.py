@@ -8,7 +8,7 @@ from urllib.parse import quote
 from pgfleet.facts.addresses import AddressBook, NodeAddress
 from pgfleet.facts.fleet import FleetSeen, ShardSeen, UnitSeen
 from pgfleet.facts.replication import NodeWord, lag_bytes, lag_seconds
-from pgfleet.facts.topology import ShardTopology
+from pgfleet.facts.topology import MemberSeen, ShardTopology
 from pgfleet.names import NodeName
 from pgfleet.spec.shape import ShardShape
 
@@ -100,16 +100,13 @@ def _node(
     member = topology.members.get(node.name)
     word = words.get(node.name, SILENT)
     is_primary = node.name == primary
-    state = member.state if member is not None else (unit.state if unit is not None else "absent")
-    if word.error and state in ("running", "streaming"):
-        state = "silent"
     return {
         "node": node.name.member,
         "region": node.name.region,
         "role": "primary" if is_primary else "replica",
         "kind": node.kind,
         "sync": node.name in topology.sync.voters and not is_primary,
-        "state": state,
+        "state": _state(member, word, unit),
         "timeline": word.timeline if word.timeline is not None else (member.timeline if member else None),
         "lag_bytes": None if is_primary else lag_bytes(primary_word, word),
         "lag_seconds": None if is_primary else lag_seconds(primary_word, word),
@@ -120,6 +117,14 @@ def _node(
         "patroni_pid": unit.pid if unit is not None else None,
         "restarts": unit.restarts if unit is not None else 0,
     }
+
+
+def _state(member: MemberSeen | None, word: NodeWord, unit: UnitSeen | None) -> str:
+    """What Patroni said of it last. Where etcd tells nothing: the node's own word, or what became of its process."""
+    if member is None and not word.error:
+        return "streaming" if word.recovering and word.timeline is not None else "running"
+    state = member.state if member is not None else (unit.state if unit is not None else "absent")
+    return "silent" if word.error and state in ("running", "streaming") else state
 
 
 def _endpoints(shard: str, book: AddressBook) -> dict[str, dict[str, str]]:
