@@ -22,8 +22,6 @@ def make_plan(wanted: Wanted, seen: FleetSeen) -> Plan:
         *_removals(wanted, seen),
         *(_placement(wanted, seen) if _known(seen) else ()),
     ]
-    if steps and not seen.keeper and not any(s.act is Act.START_KEEPER for s in steps):
-        steps.append(_start_keeper(wanted, seen))
     order = list(Act)
     return Plan(wanted.fleet, tuple(sorted(steps, key=lambda s: order.index(s.act))), wanted.notes)
 

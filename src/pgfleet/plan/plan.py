@@ -23,7 +23,7 @@ class Plan:
         return tuple(step for step in self.steps if step.act in acts)
 
     def summary(self) -> str:
-        """``3 to create, 1 to change, 0 to remove``."""
+        """``3 to create, 1 to change or start, 0 to remove``."""
         creates = sum(1 for s in self.steps if s.act.value.split()[0] in ("create", "prepare", "secure"))
         removes = sum(1 for s in self.steps if s.act.value.startswith("remove"))
         return f"{creates} to create, {len(self.steps) - creates - removes} to change or start, {removes} to remove"
