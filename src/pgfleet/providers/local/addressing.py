@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pgfleet.facts.addresses import AddressBook, EtcdAddress, NodeAddress, PoolerAddress
+from pgfleet.facts.fleet import FleetSeen
 from pgfleet.providers.local.ports import Ports
 from pgfleet.spec.fleet import Fleet
 from pgfleet.spec.shape import ShardShape
@@ -40,6 +42,14 @@ def assign(fleet: Fleet, shapes: Sequence[ShardShape], folder: Path, seen: Addre
             )
         )
     return AddressBook(fleet.fleet, str(folder), fleet.database, etcd, tuple(nodes), tuple(poolers))
+
+
+def with_leaving(book: AddressBook, seen: FleetSeen) -> AddressBook:
+    """``book``, and the nodes of what was seen that are still here: until a node is gone it may be the primary, whom others
+    must find."""
+    known = seen.addresses.nodes if seen.addresses is not None else ()
+    leaving = tuple(node for node in known if book.node(node.name) is None and f"node/{node.name}" in seen.units)
+    return replace(book, nodes=book.nodes + leaving)
 
 
 def ports_of(book: AddressBook) -> set[int]:

@@ -23,7 +23,7 @@ from pgfleet.plan.steps import Act, Step
 from pgfleet.plan.wanted import Wanted, WantedShard, WantedUnit
 from pgfleet.providers.driver import Doing
 from pgfleet.providers.local.access import etcd_as
-from pgfleet.providers.local.addressing import HOST, assign, ports_of
+from pgfleet.providers.local.addressing import HOST, assign, ports_of, with_leaving
 from pgfleet.providers.local.compose import Composed, Site, compose, digest, with_digests
 from pgfleet.providers.local.credentials import PLACEHOLDERS, Credentials, keep_certificates, keep_credentials
 from pgfleet.providers.local.desk import Desk
@@ -36,7 +36,7 @@ from pgfleet.providers.local.ports import reserving
 from pgfleet.providers.local.prepare import prepare_shard, prepared_digest
 from pgfleet.providers.local.removal import Removal
 from pgfleet.providers.local.settings import change_settings
-from pgfleet.providers.local.settle import Settling, all_streaming
+from pgfleet.providers.local.settle import Settling, all_streaming, sync_in_force
 from pgfleet.providers.local.switchover import switch_over
 from pgfleet.render.patroni import dynamic_configuration
 from pgfleet.routing.placement import Placement
@@ -133,9 +133,10 @@ class LocalProvider:
         :raises PgfleetError: the first step that failed; steps beside it were ended first where they could be.
         """
         book = wanted.addresses
+        here = with_leaving(book, seen)
         for step in plan.of(Act.PREPARE):
             with doing(step):
-                self._prepare(book)
+                self._prepare(here)
         credentials = keep_credentials(self.folder)
         real = compose(self._site(book, credentials, bare=False))
         composed = with_digests(real, {name: unit.digest for name, unit in wanted.units.items()})
@@ -148,16 +149,20 @@ class LocalProvider:
             async with asyncio.TaskGroup() as group:
                 for shard in wanted.shards:
                     if shard in shards:
-                        group.create_task(self._shard(shard, plan, desk, book, credentials, settling, doing))
+                        sync = sync_in_force(seen, shard, default=self.fleet.shape(shard).sync)
+                        group.create_task(self._shard(shard, sync, plan, desk, here, credentials, settling, doing))
                 group.create_task(self._poolers(plan, desk, composed, doing))
             await self._check_endpoints(plan, book)
+            leaving = [node.name for node in here.nodes if book.node(node.name) is None]
             for step in plan.of(Act.CHANGE_SETTINGS):
                 with doing(step) as told:
-                    told["told"] = await change_settings(self.folder, book, wanted.shards[step.shard], settling)
-            removal = Removal(self.folder, seen, desk, settling)
+                    told["told"] = await change_settings(self.folder, here, wanted.shards[step.shard], settling, leaving)
+            removal = Removal(self.folder, seen, leaving, desk, settling)
             for step in plan.of(Act.REMOVE_NODE, Act.REMOVE_SHARD, Act.REMOVE_POOLER):
                 with doing(step) as told:
                     told["told"] = await removal.remove(step)
+        if plan.of(Act.PREPARE):
+            self._write_addresses(book)
         for step in plan.of(Act.RECORD_PLACEMENT):
             with doing(step):
                 # etcd last: what it says is what the next plan compares with.
@@ -172,6 +177,9 @@ class LocalProvider:
             make_folder(self.folder / name)
         keep_credentials(self.folder)
         keep_certificates(self.folder, HOST, self.engines.user)
+        self._write_addresses(book)
+
+    def _write_addresses(self, book: AddressBook) -> None:
         write_atomically(self.folder / "addresses.json", book.to_json())
         with reserving(state_root() / "ports.json", HOST, self.folder) as ports:
             ports.give_back(keep=ports_of(book))
@@ -210,11 +218,11 @@ class LocalProvider:
                 ) from None
 
     async def _shard(
-        self, shard: str, plan: Plan, desk: Desk, book: AddressBook, credentials: Credentials, settling: Settling,
+        self, shard: str, sync: int, plan: Plan, desk: Desk, book: AddressBook, credentials: Credentials, settling: Settling,
         doing: Doing,
     ) -> None:  # fmt: skip
         steps = [step for step in plan.steps if step.shard == shard]
-        nodes = [node.name for node in book.of_shard(shard)]
+        nodes = [node.name for node in self.fleet.shape(shard).nodes]
         changed = [s for s in steps if s.act in (Act.CHANGE, Act.START)]
         for step in changed:
             with doing(step):
@@ -237,7 +245,6 @@ class LocalProvider:
                 if step.act is Act.PREPARE_SHARD:
                     waiting.create_task(self._database(step, book, credentials, settling, nodes, doing))
         # Patroni counts a new copy in for the quorum a loop or two after it streams; until then commits wait for fewer.
-        sync = self.fleet.shape(shard).sync
         await settling.until(
             shard, lambda t: all_streaming(t, nodes) and len(t.sync.voters) >= sync, nodes, within=COPIES_WITHIN,
             what="whole",

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from pgfleet.facts.addresses import AddressBook
 from pgfleet.facts.fleet import FleetSeen
 from pgfleet.facts.topology import NAMESPACE
+from pgfleet.names import NodeName
 from pgfleet.plan.steps import Act, Step
 from pgfleet.providers.local.access import etcd_as
 from pgfleet.providers.local.desk import Desk
 from pgfleet.providers.local.settle import Settling
-from pgfleet.providers.local.switchover import candidates, switch_over
+from pgfleet.providers.local.switchover import switch_over
 
 
 class Removal:
-    """:param seen: what apply saw before it began: the addresses of what goes are only in there."""
+    """:param seen: what apply saw before it began: the addresses of what goes are only in there.
+    :param leaving: every node that goes: none of them is made primary meanwhile."""
 
-    def __init__(self, folder: Path, seen: FleetSeen, desk: Desk, settling: Settling) -> None:
+    def __init__(self, folder: Path, seen: FleetSeen, leaving: Collection[NodeName], desk: Desk, settling: Settling) -> None:
         self._folder = folder
         self._seen = seen
+        self._leaving = leaving
         self._desk = desk
         self._settling = settling
 
@@ -41,15 +45,11 @@ class Removal:
         shard = self._seen.shards.get(step.shard)
         moved = ""
         if book is not None and shard is not None and shard.topology.primary == step.node:
-            stay = [n for n in candidates(shard.topology) if f"node/{n}" not in self._leaving()]
-            new = await switch_over(self._folder, book, step.shard, stay[0] if stay else None, self._settling)
+            new = await switch_over(self._folder, book, step.shard, None, self._settling, leaving=self._leaving)
             moved = f", {new} is primary now"
         await self._desk.drop([f"node/{step.subject}"])
         await self._delete(step.shard, step.node.member)
         return f"stopped and deleted{moved}"
-
-    def _leaving(self) -> set[str]:
-        return {name for name, unit in self._seen.units.items() if unit.state == "leftover"}
 
     async def _shard(self, step: Step) -> str:
         nodes = [name for name in self._seen.units if name.startswith(f"node/{step.shard}/")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pgfleet.errors import NotSettled
@@ -13,7 +13,7 @@ from pgfleet.names import NodeName
 from pgfleet.plan.wanted import WantedShard
 from pgfleet.providers.local.access import rest_of
 from pgfleet.providers.local.settle import Settling, all_streaming
-from pgfleet.providers.local.switchover import switch_over
+from pgfleet.providers.local.switchover import switch_over, voters_of
 
 #: Seconds for one node to restart and stream again.
 RESTART_WITHIN = 60.0
@@ -33,13 +33,16 @@ def patch_for(wanted: Mapping[str, object], seen: Mapping[str, object]) -> dict[
     return patch
 
 
-async def change_settings(folder: Path, book: AddressBook, shard: WantedShard, settling: Settling) -> str:
+async def change_settings(
+    folder: Path, book: AddressBook, shard: WantedShard, settling: Settling, leaving: Collection[NodeName] = ()
+) -> str:
     """Bring the shard's dynamic configuration to what is wanted, and restart what waits for it.
 
+    :param leaving: nodes that are about to go: they are not restarted, though one may be the primary.
     :returns: what was done, for the progress line.
     :raises PatroniUnreachable, PatroniRefused, NotSettled: it stopped there; apply goes on from what it sees then.
     """
-    nodes = book.of_shard(shard.name)
+    nodes = tuple(node for node in book.of_shard(shard.name) if node.name not in leaving)
     names = [node.name for node in nodes]
     topology = await _whole(settling, shard.name, names)
     primary = _address(book, topology.primary)
@@ -53,12 +56,14 @@ async def change_settings(folder: Path, book: AddressBook, shard: WantedShard, s
     for replica in replicas:
         await rest_of(folder, replica).restart()
         topology = await _whole(settling, shard.name, names)
+    others = [name for name in voters_of(book, shard.name) if name != primary.name and name not in leaving]
     if primary.name in pending:
-        if replicas:
-            await switch_over(folder, book, shard.name, None, settling)
+        if others:
+            await switch_over(folder, book, shard.name, None, settling, leaving=leaving)
         await rest_of(folder, primary).restart()
         await _whole(settling, shard.name, names)
-    return f"in force after a restart of {len(pending)} nodes" + (", the primary after a switchover" if replicas else "")
+    moved = primary.name in pending and others
+    return f"in force after a restart of {len(pending)} nodes" + (", the primary after a switchover" if moved else "")
 
 
 async def _pending(folder: Path, nodes: tuple[NodeAddress, ...]) -> set[NodeName]:

@@ -10,6 +10,7 @@ from typing import Self
 
 from pgfleet.errors import EtcdRefused, EtcdUnreachable, KeeperFailed, KeeperUnreachable, NotSettled
 from pgfleet.facts.addresses import AddressBook
+from pgfleet.facts.fleet import FleetSeen
 from pgfleet.facts.topology import NAMESPACE, ShardTopology, read_shards
 from pgfleet.names import NodeName
 from pgfleet.providers.local.access import etcd_as
@@ -31,6 +32,19 @@ def all_streaming(topology: ShardTopology, nodes: Sequence[NodeName]) -> bool:
         name in seen and (name == topology.primary or (seen[name].role == "replica" and seen[name].state == "streaming"))
         for name in nodes
     )
+
+
+def sync_in_force(seen: FleetSeen, shard: str, *, default: int) -> int:
+    """How many replicas a commit of ``shard`` waits for now, whatever the file says: what it says comes into force after the
+    nodes are there.
+
+    :param default: of a shard that was never started.
+    """
+    there = seen.shards.get(shard)
+    if there is None or there.configuration is None:
+        return default
+    count = there.configuration.get("synchronous_node_count")
+    return count if there.configuration.get("synchronous_mode") and isinstance(count, int) else 0
 
 
 def describe(topology: ShardTopology, nodes: Sequence[NodeName]) -> list[str]:

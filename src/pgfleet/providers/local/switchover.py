@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import asyncpg
@@ -19,28 +20,45 @@ WRITABLE_WITHIN = 30.0
 CANDIDATE_WITHIN = 10.0
 
 
-def candidates(topology: ShardTopology) -> list[NodeName]:
+def candidates(topology: ShardTopology, voters: Collection[NodeName]) -> list[NodeName]:
     """Who may take over without losing anything: voters that take part in synchronous replication and stream, the one that
-    has come farthest first."""
+    has come farthest first. Where nothing is replicated synchronously, all that stream: a primary that stops in good order
+    sends them everything first.
+
+    :param voters: that the file declares.
+    """
     members = topology.members
-    able = [n for n in topology.sync.voters if n != topology.primary and n in members and members[n].state == "streaming"]
+    taking_part = topology.sync.voters if topology.sync.leader is not None else voters
+    able = [n for n in taking_part if n != topology.primary and n in members and members[n].state == "streaming"]
     return sorted(able, key=lambda n: (-(members[n].position or 0), n))
 
 
+def voters_of(book: AddressBook, shard: str) -> tuple[NodeName, ...]:
+    """Who of ``shard`` may be elected."""
+    return tuple(node.name for node in book.of_shard(shard) if node.kind == "voter")
+
+
 async def switch_over(
-    folder: Path, book: AddressBook, shard: str, to: NodeName | None, settling: Settling, *, home: str = ""
-) -> NodeName:
+    folder: Path, book: AddressBook, shard: str, to: NodeName | None, settling: Settling, *, home: str = "",
+    leaving: Collection[NodeName] = (),
+) -> NodeName:  # fmt: skip
     """Make ``to``, or the best candidate, the primary of ``shard``; the new primary.
 
     :param home: a region whose candidates go before others.
+    :param leaving: nodes that are no candidates.
     :raises NoCandidate: nobody can, or ``to`` cannot.
     :raises PatroniRefused: Patroni said no.
     """
     nodes = [node.name for node in book.of_shard(shard)]
+    voters = voters_of(book, shard)
+
+    def able(topology: ShardTopology) -> list[NodeName]:
+        return [name for name in candidates(topology, voters) if name not in leaving]
+
     try:
         topology = await settling.until(
             shard,
-            lambda t: t.primary is not None and t.announced and (to in candidates(t) if to else bool(candidates(t))),
+            lambda t: t.primary is not None and t.announced and (to in able(t) if to else bool(able(t))),
             nodes,
             within=CANDIDATE_WITHIN,
             what="ready",
@@ -52,8 +70,7 @@ async def switch_over(
             hint="pgfleet status",
         ) from error
     old = topology.primary
-    able = sorted(candidates(topology), key=lambda name: name.region != home)  # sorted() keeps the order within each
-    chosen = to or able[0]
+    chosen = to or sorted(able(topology), key=lambda name: name.region != home)[0]  # sorted() keeps the order within each
     primary = book.node(old) if old is not None else None
     if primary is None:
         raise NotSettled(f"{old} is not in the address book")
