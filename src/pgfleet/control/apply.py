@@ -3,6 +3,7 @@ looking."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 
 from pgfleet.control.journal import Journal
 from pgfleet.control.lock import acting
-from pgfleet.errors import NotConfirmed, PgfleetError, PlanOutdated, StillDifferent
+from pgfleet.errors import EtcdUnreachable, NotConfirmed, PgfleetError, PlanOutdated, StillDifferent
 from pgfleet.facts.fleet import FleetSeen
 from pgfleet.plan.make import make_plan
 from pgfleet.plan.plan import Plan
@@ -21,6 +22,8 @@ from pgfleet.providers.driver import Driver
 
 #: Looks after the first: what one plan made possible (settings of a shard that was just started) is another's to do.
 ROUNDS = 4
+#: Seconds until the next look when etcd did not answer and nothing else is to be done.
+LOOK_AGAIN = 1.0
 
 
 class Teller(Protocol):
@@ -59,6 +62,7 @@ async def apply(
     :param agreed: the plan that somebody has read (``Plan.to_json``); any other is refused.
     :raises PlanOutdated: what would be done is not what was agreed to.
     :raises FleetBusy: somebody else is at it.
+    :raises EtcdUnreachable: nothing is to be done that can be seen without it.
     :raises NotConfirmed: data would be deleted and nobody agreed.
     :raises PgfleetError: a step failed; what was done stays, and the next apply goes on.
     """
@@ -69,8 +73,12 @@ async def apply(
             plan, wanted, seen = await look(driver)
             if agreed is not None and not done and plan.to_json() != agreed:
                 raise PlanOutdated("the fleet or the file has changed since this plan was made", hint="pgfleet plan")
-            if not plan.steps:
+            left = plan.steps
+            if not plan.steps and seen.etcd:
                 return Applied(tuple(done), seen)
+            if not plan.steps:  # what is recorded in etcd was not compared
+                await asyncio.sleep(LOOK_AGAIN)
+                continue
             if plan.destructive and not confirm(plan):
                 raise NotConfirmed(
                     "the plan deletes data, and nobody agreed to it",
@@ -81,7 +89,10 @@ async def apply(
             with Journal(folder / "journal.db") as journal:
                 await _perform(driver, plan, wanted, seen, journal, teller)
             done += plan.steps
-            left = plan.steps
+        if not left:
+            raise EtcdUnreachable(
+                "etcd does not answer: nobody knows whether the fleet is as the file says", hint="pgfleet status"
+            )
         raise StillDifferent(
             f"after {ROUNDS} rounds something still differs", seen=[f"{s.title}: {s.because}" for s in left],
             hint="pgfleet plan",

@@ -23,7 +23,8 @@ def make_plan(wanted: Wanted, seen: FleetSeen) -> Plan:
         *(_placement(wanted, seen) if _known(seen) else ()),
     ]
     order = list(Act)
-    return Plan(wanted.fleet, tuple(sorted(steps, key=lambda s: order.index(s.act))), wanted.notes)
+    notes = wanted.notes if _known(seen) else (*wanted.notes, "etcd does not answer: what is recorded in it was not compared")
+    return Plan(wanted.fleet, tuple(sorted(steps, key=lambda s: order.index(s.act))), notes)
 
 
 def _known(seen: FleetSeen) -> bool:
@@ -40,7 +41,7 @@ def _foundation(wanted: Wanted, seen: FleetSeen) -> Iterator[Step]:
         )  # fmt: skip
     elif seen.addresses != wanted.addresses:
         yield Step(
-            Act.PREPARE, wanted.fleet, f"{wanted.because} and the address book name different nodes",
+            Act.PREPARE, wanted.fleet, f"{wanted.because} and the address book name different places",
             risk="none: running processes keep their addresses", undo="apply the file as it was",
         )  # fmt: skip
     if not seen.keeper:
@@ -75,18 +76,21 @@ def _unit(unit: WantedUnit, seen: FleetSeen) -> Iterator[Step]:
     there = seen.units.get(unit.name)
     shard = _shard_of(unit.name)
     if there is None or there.state == "leftover":
-        yield _create(unit, shard)
+        yield _create(unit, shard, first=not any(_shard_of(name) == shard for name in seen.units))
     elif there.digest != unit.digest:
         yield Step(
             Act.CHANGE, _subject(unit.name), f"{unit.because}: its configuration on disk is another",
             risk=_CHANGE_RISK[_kind(unit.name)], undo="apply the file as it was", shard=shard,
         )  # fmt: skip
     elif seen.keeper and there.state not in ALIVE:
+        fallen = _FALLEN.get(there.state, f"it is {there.state}")
         yield Step(
-            Act.START, _subject(unit.name), f"it is {there.state}{': ' + there.problem if there.problem else ''}",
+            Act.START, _subject(unit.name), f"{fallen}: {there.problem}" if there.problem else fallen,
             risk="none", undo="none needed", shard=shard,
         )  # fmt: skip
 
+
+_FALLEN = {"backoff": "it ended, and its keeper waits before the next start", "stopped": "its keeper stopped it"}
 
 _CHANGE_RISK = {
     "etcd": "its member restarts; two of three stay",
@@ -96,13 +100,14 @@ _CHANGE_RISK = {
 }
 
 
-def _create(unit: WantedUnit, shard: str) -> Step:
+def _create(unit: WantedUnit, shard: str, *, first: bool) -> Step:
+    """:param first: nothing of its shard is here yet."""
     match _kind(unit.name):
         case "etcd":
             act, risk, undo = Act.CREATE_ETCD, "none: it is new", "pgfleet destroy"
         case "node":
             act, undo = Act.CREATE_NODE, f"take it out of the file and apply ({unit.because})"
-            risk = "its copy is read from the primary: some load while it is made"
+            risk = "none: its shard is new" if first else "its copy is read from the primary: some load while it is made"
         case _:
             act, risk, undo = Act.CREATE_POOLER, "none: nobody is connected to it", "take the region out of the file"
     return Step(act, _subject(unit.name), f"{unit.because}: no such process", risk=risk, undo=undo, shard=shard)

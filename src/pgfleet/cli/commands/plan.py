@@ -39,12 +39,17 @@ def show(made: Plan) -> None:
     for note in made.notes:
         view.note(f"note: {note}")
     if not made.steps:
-        view.line(f"{made.fleet}: nothing to do; the fleet is as the file says")
+        view.line(f"{made.fleet}: nothing to do" + ("" if made.notes else "; the fleet is as the file says"))
         return
     for step in made.steps:
-        mark = view.paint("-", "red") if step.act.value.startswith("remove") else view.paint("+", "green")
-        view.line(f"{mark} {view.paint(step.title, 'bold')}")
+        view.line(f"{_mark(step.act.value)} {view.paint(step.title, 'bold')}")
         view.line(f"    because  {step.because}")
         view.line(f"    risk     {view.paint(step.risk, 'red') if step.destroys else step.risk}")
         view.line(f"    undo     {step.undo}")
     view.line(f"{made.fleet}: {made.summary()}")
+
+
+def _mark(act: str) -> str:
+    if act.startswith("remove"):
+        return view.paint("-", "red")
+    return view.paint("~", "yellow") if act.startswith(("change", "start")) else view.paint("+", "green")
