@@ -60,6 +60,8 @@ def _ports_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PGFLEET_STATE", str(tmp_path_factory.mktemp("state")))
         patch.setenv("NO_COLOR", "1")
+        for file in FILES:
+            wants(file)  # ports are drawn by chance: not while Hypothesis looks
         yield
 
 

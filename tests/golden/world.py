@@ -11,7 +11,7 @@ from tests.golden.fleets import provider
 from pgfleet.facts.fleet import FleetSeen, ShardSeen, UnitSeen
 from pgfleet.facts.topology import MemberSeen, ShardTopology, SyncSeen
 from pgfleet.names import NodeName
-from pgfleet.plan.make import make_plan
+from pgfleet.plan.make import ALIVE, make_plan
 from pgfleet.plan.plan import Plan
 from pgfleet.plan.steps import Act, Step
 from pgfleet.plan.wanted import Wanted
@@ -149,5 +149,5 @@ def _with_shard(seen: FleetSeen, shard: ShardSeen) -> FleetSeen:
 def _looked(seen: FleetSeen) -> FleetSeen:
     """etcd answers while most of its members run."""
     members = [unit for name, unit in seen.units.items() if name.startswith("etcd/")]
-    alive = sum(1 for unit in members if seen.keeper and unit.state == "running")
+    alive = sum(1 for unit in members if seen.keeper and unit.state in ALIVE)
     return replace(seen, etcd=bool(members) and 2 * alive > len(members))

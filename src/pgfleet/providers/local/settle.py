@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -14,7 +14,7 @@ from pgfleet.facts.fleet import FleetSeen
 from pgfleet.facts.topology import NAMESPACE, ShardTopology, read_shards
 from pgfleet.names import NodeName
 from pgfleet.providers.local.access import etcd_as
-from pgfleet.providers.local.keeper.control import KeeperClient
+from pgfleet.providers.local.keeper.control import KeeperClient, UnitSeen
 from pgfleet.runtime.process import last_lines
 
 #: Seconds between two looks, while somebody waits. Patroni itself writes its state about once a second.
@@ -54,6 +54,12 @@ def describe(topology: ShardTopology, nodes: Sequence[NodeName]) -> list[str]:
         member = topology.members.get(name)
         lines.append(f"{name}: {f'{member.role}, {member.state}' if member is not None else 'not heard of'}")
     return lines
+
+
+def crash_looping(units: Iterable[UnitSeen]) -> dict[str, str]:
+    """Units that end as soon as they are started, and why. A node that only waits for an election is none of them, however
+    often it was started in all its time."""
+    return {unit.name: unit.last_because for unit in units if unit.state == "backoff" and unit.short_lives >= GIVE_UP}
 
 
 class Settling:
@@ -122,7 +128,7 @@ class Settling:
     async def _units_that_fail(self) -> dict[str, str]:
         """Units that ended again and again, and why."""
         status = await self._keeper.status()
-        return {u.name: u.last_because for u in status.units if u.state == "backoff" and u.restarts >= GIVE_UP}
+        return crash_looping(status.units)
 
     def _give_up_on(self, shard: str, nodes: Sequence[NodeName]) -> None:
         """:raises NotSettled: a node that is waited for only dies: its own last words say more than a deadline would."""

@@ -30,6 +30,7 @@ class UnitSeen:
     :param pids: that and every process below it.
     :param postmaster: of a node, as seen on this host (postmaster.pid holds another number); None: not running.
     :param started: seconds since the epoch.
+    :param short_lives: ends soon after a start, one after another; a long life forgets them. restarts: of all its time.
     :param last_exit: status of its last end, negative: the signal; None: unknown, or it never ended.
     """
 
@@ -42,6 +43,7 @@ class UnitSeen:
     restarts: int
     last_exit: int | None
     last_because: str
+    short_lives: int = 0
 
 
 @dataclass(frozen=True, slots=True)

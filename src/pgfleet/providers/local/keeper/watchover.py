@@ -68,7 +68,7 @@ class Watchover:
         self._held: Held | None = None
         self._look: NodeLook | None = None
         self._reporter = 0  # the child of ours that tells the exit status
-        self._short_lives = 0
+        self.short_lives = 0
         self._asked_to_restart = False
         self._removed = False
         self._wake = asyncio.Event()
@@ -116,7 +116,7 @@ class Watchover:
 
     async def _begin(self) -> None:
         yielded = await self._yield_the_lead()  # before any pause: its shard waits for it, not for us
-        pause = max(pause_before_start(self._short_lives), ELECTION if yielded else 0.0)
+        pause = max(pause_before_start(self.short_lives), ELECTION if yielded else 0.0)
         if pause and not self._removed:
             self.state = "backoff"
             self._wake.clear()
@@ -137,17 +137,17 @@ class Watchover:
             # Somebody is in there: a child of a keeper that died, or a namespace that the kernel is still emptying.
             found = (await asyncio.to_thread(find_units, self._around.launcher.folder)).get(unit.name)
             if found is None or not self.adopt(found):
-                self._short_lives += 1
+                self.short_lives += 1
                 self._tell("waits", "a process of an earlier life of it has not ended yet")
             return
         except LaunchFailed as failed:
-            self._short_lives += 1
+            self.short_lives += 1
             self._tell("failed to start", str(failed))
             return
         self.digest = unit.digest
         self._reporter = self._around.launcher.parent_of(pid)
         if not self._take(pid):
-            self._short_lives += 1
+            self.short_lives += 1
             self._tell("ended", "it ended as soon as it was started")
             return
         why = self.last_because or "it is in units.json and did not run"
@@ -173,7 +173,7 @@ class Watchover:
             self._look = None
         lived = time.time() - (self.started or 0.0)
         asked, self._asked_to_restart = self._asked_to_restart, False
-        self._short_lives = 0 if asked or lived >= LONG_LIFE else self._short_lives + 1
+        self.short_lives = 0 if asked or lived >= LONG_LIFE else self.short_lives + 1
         if self._removed:
             self._tell("ended", self.last_because)
             return
