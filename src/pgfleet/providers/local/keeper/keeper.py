@@ -110,7 +110,8 @@ class Keeper:
                 {
                     "name": name, "state": watched.state, "pid": watched.pid, "pids": watched.pids,
                     "postmaster": watched.postmaster, "started": watched.started if watched.pid else None,
-                    "restarts": watched.restarts, "short_lives": watched.short_lives, "last_exit": watched.last_exit, "last_because": watched.last_because,
+                    "restarts": watched.restarts, "short_lives": watched.short_lives,
+                    "last_exit": watched.last_exit, "last_because": watched.last_because,
                 }
                 for name, watched in self._watched.items()
             ],
