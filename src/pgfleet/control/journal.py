@@ -14,9 +14,10 @@ import hashlib
 import json
 import os
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -55,14 +56,12 @@ class Journal:
         self._clock = clock
         self._keeper = path.parent / KEEPER_EVENTS
         try:
-            # SQLite gives its -wal and -shm files the mode of the database, so the mode must be right before it
-            # opens it.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            if not path.exists():
+                _make(path)
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-            self._db.execute("pragma journal_mode = wal")
             self._db.execute("pragma synchronous = full")
             if self._db.execute("select count(*) from sqlite_master where name = 'taken_over'").fetchone()[0] == 0:
-                self._db.executescript(files("pgfleet.control").joinpath("journal.sql").read_text())
+                raise JournalUnreadable(f"{path} is not a journal", seen=["a database without its tables"])
         except (OSError, sqlite3.Error) as error:
             raise JournalUnreadable(f"the journal {path} cannot be opened", seen=[str(error)]) from None
 
@@ -225,6 +224,25 @@ class Journal:
             " on conflict (file) do update set inode = excluded.inode, bytes = excluded.bytes",
             (KEEPER_EVENTS, inode, start + len(whole)),
         )
+
+
+def _make(path: Path) -> None:
+    """Make an empty journal beside its place and put it there whole, unless another process was quicker.
+
+    Made in place, two processes would change its journal mode at once, and SQLite refuses that without waiting
+    (SQLITE_BUSY; the busy timeout does not apply where waiting could be a deadlock).
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # 0600; SQLite gives -wal and -shm the same
+    os.close(handle)
+    made = Path(name)
+    try:
+        with closing(sqlite3.connect(made, isolation_level=None)) as db:
+            db.execute("pragma journal_mode = wal")
+            db.executescript(files("pgfleet.control").joinpath("journal.sql").read_text())
+        with suppress(FileExistsError):
+            os.link(made, path)
+    finally:
+        made.unlink()
 
 
 def chained(before: str, event: Event) -> str:
