@@ -546,3 +546,12 @@ class PlanOutdated(Refused):
     """
 
     code = "PGF-F107"
+
+
+class AlreadyThere(Refused):
+    """The demonstration starts from nothing, and in the folder that was named there is a fleet of its name already.
+
+    Destroy that one, or name another folder.
+    """
+
+    code = "PGF-F108"

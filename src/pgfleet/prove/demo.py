@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pgfleet.errors import Refused, Unproven
+from pgfleet.errors import AlreadyThere, Unproven
 from pgfleet.prove.experiment import Observed, Timing, observe
 from pgfleet.prove.faults import Struck, crash
 from pgfleet.prove.fleets import CLONE, SCHEMA, balanced, listing
@@ -43,15 +43,6 @@ class Options:
     seconds: float
     per_subject: int
     json: bool
-
-
-class AlreadyThere(Refused):
-    """The demonstration starts from nothing, and in the folder that was named there is a fleet of its name already.
-
-    Destroy that one, or name another folder.
-    """
-
-    code = "PGF-F130"
 
 
 def options(argv: Sequence[str] | None = None) -> Options:
