@@ -12,9 +12,11 @@ from pgfleet.facts.addresses import AddressBook, NodeAddress
 from pgfleet.names import quote_identifier
 from pgfleet.providers.local.access import connect_as
 from pgfleet.providers.local.credentials import Credentials
+from pgfleet.providers.schema.statements import Roles, scripts, texts
 
 #: Beyond LOGIN. The owner makes tables (migrate), the application reads and writes them, the monitor sees statistics.
-_ROLES = ("pgfleet_owner", "pgfleet_app", "pgfleet_monitor")
+ROLES = Roles(owner="pgfleet_owner", app="pgfleet_app", monitor="pgfleet_monitor")
+_ROLES = (ROLES.owner, ROLES.app, ROLES.monitor)
 
 _CLUSTER = (
     "revoke connect, temporary on database template1 from public",
@@ -34,17 +36,12 @@ _DATABASE = (
        grant select, insert, update, delete on tables to pgfleet_app""",
     "alter default privileges for role pgfleet_owner in schema public grant usage, select on sequences to pgfleet_app",
     "alter default privileges for role pgfleet_owner in schema pgfleet grant select on tables to pgfleet_app, pgfleet_monitor",
-    """create table if not exists pgfleet.shard (
-         fleet text not null, shard text not null, prepared text not null, at timestamptz not null default now(),
-         only_row boolean primary key default true check (only_row))""",
-    "alter table pgfleet.shard owner to pgfleet_owner",
-    "grant select on pgfleet.shard to pgfleet_app, pgfleet_monitor",
 )
 
 
 def prepared_digest(database: str) -> str:
     """Changes when what is prepared changes; it is kept on each shard, and compared by the plan."""
-    return hashlib.sha256(repr((_ROLES, _CLUSTER, _DATABASE, database)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((_ROLES, _CLUSTER, _DATABASE, texts(), database)).encode()).hexdigest()[:16]
 
 
 async def prepare_shard(folder: Path, book: AddressBook, primary: NodeAddress, credentials: Credentials) -> None:
@@ -70,6 +67,9 @@ async def prepare_shard(folder: Path, book: AddressBook, primary: NodeAddress, c
         async with connection.transaction():
             for statement in _DATABASE:
                 await connection.execute(statement)
+            await connection.execute("set local role pgfleet_owner")
+            for script in scripts(ROLES):
+                await connection.execute(script)
             await connection.execute(
                 """insert into pgfleet.shard (fleet, shard, prepared) values ($1, $2, $3)
                    on conflict (only_row) do update set fleet = $1, shard = $2, prepared = $3, at = now()""",
