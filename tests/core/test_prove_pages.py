@@ -39,9 +39,10 @@ def test_a_fleet_is_made_that_lists_every_subject() -> None:
             assert (found.shard, found.because) == (shard, f"{subject} is listed")
 
 
-def test_a_stronger_shard_is_the_example_but_for_one_thing() -> None:
+def test_a_stronger_shard_is_the_example_but_for_one_shape() -> None:
     fleet = load("made.yaml", with_a_stronger_shard("stem"))
     assert {shape.name: shape.sync for shape in fleet.shapes()} == {s: 2 if s == "stem" else 1 for s in SHARDS}
+    assert {shape.name: len(shape.nodes) for shape in fleet.shapes()} == {s: 5 if s == "stem" else 3 for s in SHARDS}
 
 
 def test_questions_by_subject_keep_their_order() -> None:

@@ -44,12 +44,13 @@ def listing(subjects: Mapping[str, Iterable[str]]) -> str:
 
 
 def with_a_stronger_shard(shard: str) -> str:
-    """The demo's fleet, but commits of ``shard`` reach two replicas: it survives its primary and a voter at once."""
+    """The demo's fleet, but ``shard`` has five voters and its commits reach two replicas: what is left of it after the loss of
+    its primary and a voter is a primary and two replicas, so commits need nobody who was lost."""
 
     def change(fleet: dict[str, Any]) -> None:
-        fleet["shards"][shard] = {**fleet["shards"][shard], "sync": 2}
+        fleet["shards"][shard] = {**fleet["shards"][shard], "voters": {"us-east": 2, "us-west": 2, "eu-west": 1}, "sync": 2}
 
-    return changed("question-bank-demo", change, f"commits of {shard} on three nodes")
+    return changed("question-bank-demo", change, f"{shard} with five voters, its commits on three nodes")
 
 
 def changed(name: str, change: Any, why: str) -> str:

@@ -18,7 +18,7 @@ WITHIN = 0.6
 #: A crash strikes the first; what takes a voter with it, the second, whose commits are on three nodes.
 SHARD, STRONGER = "certification", "stem"
 TEXT = (
-    "The fleet of question-bank-demo (12 PostgreSQL nodes, 4 shards; the commits of `stem` reach two replicas), with"
+    "The fleet of question-bank-demo (4 shards of 3 PostgreSQL nodes; `stem` has 5, and its commits reach two replicas), with"
     " an application that reads from all of it and writes to one shard about every 8 ms. Something is killed with"
     " SIGKILL while it runs. A *gap* is the longest interval between two acknowledged writes on that shard; *lost*"
     " counts acknowledged writes of all clients that are not read back from the primary afterwards; *writers at once*"
