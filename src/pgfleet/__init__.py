@@ -10,24 +10,59 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pgfleet.client.explanation import Explanation
     from pgfleet.client.fleet import Fleet, connect
-    from pgfleet.errors import DeadlineExceeded, OutcomeUnknown, PgfleetError, PlacementError, WriteInRead
+    from pgfleet.errors import (
+        BlockRolledBack,
+        DeadlineExceeded,
+        NotOwned,
+        OutcomeUnknown,
+        PgfleetError,
+        PlacementError,
+        PlacementMoved,
+        ShardsSilent,
+        TokenUnreadable,
+        WriteInRead,
+        WriteLost,
+    )
+    from pgfleet.routing.token import Token
 
 __version__ = "0.1.0"
 
+_ERRORS = "pgfleet.errors"
 _WHERE = {
     "connect": "pgfleet.client.fleet",
     "Fleet": "pgfleet.client.fleet",
     "Explanation": "pgfleet.client.explanation",
-    "DeadlineExceeded": "pgfleet.errors",
-    "OutcomeUnknown": "pgfleet.errors",
-    "PgfleetError": "pgfleet.errors",
-    "PlacementError": "pgfleet.errors",
-    "WriteInRead": "pgfleet.errors",
+    "Token": "pgfleet.routing.token",
+    "BlockRolledBack": _ERRORS,
+    "DeadlineExceeded": _ERRORS,
+    "NotOwned": _ERRORS,
+    "OutcomeUnknown": _ERRORS,
+    "PgfleetError": _ERRORS,
+    "PlacementError": _ERRORS,
+    "PlacementMoved": _ERRORS,
+    "ShardsSilent": _ERRORS,
+    "TokenUnreadable": _ERRORS,
+    "WriteInRead": _ERRORS,
+    "WriteLost": _ERRORS,
 }
 
 __all__ = [
-    "DeadlineExceeded", "Explanation", "Fleet", "OutcomeUnknown", "PgfleetError", "PlacementError", "WriteInRead", "connect",
-]  # fmt: skip
+    "BlockRolledBack",
+    "DeadlineExceeded",
+    "Explanation",
+    "Fleet",
+    "NotOwned",
+    "OutcomeUnknown",
+    "PgfleetError",
+    "PlacementError",
+    "PlacementMoved",
+    "ShardsSilent",
+    "Token",
+    "TokenUnreadable",
+    "WriteInRead",
+    "WriteLost",
+    "connect",
+]
 
 
 def __getattr__(name: str) -> Any:

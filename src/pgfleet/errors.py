@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import ClassVar, Literal
 
 from pgfleet.diagnostics import Diagnostic
 
@@ -485,15 +485,46 @@ class DeadlineExceeded(Unreachable):
     code = "PGF-U131"
 
 
+Outcome = Literal["committed", "aborted", "lost"]
+
+
 class OutcomeUnknown(Unreachable):
     """A write was sent, and whether it was committed is not known: the answer never came, or the server said that the
     replicas had not confirmed it.
 
-    It may have happened. It is never repeated silently: look for the row (an id made by the application shows it), or
-    write so that a repetition does no harm (``insert ... on conflict do nothing``).
+    It may have happened. It is never repeated silently. A write that was opened with ``resolvable=True`` can be asked:
+    ``await error.resolve()`` says ``committed``, ``aborted`` (it will never happen now) or ``lost`` (it was committed by a
+    primary that no longer counts). For others look for the row (an id made by the application shows it), or write so that a
+    repetition does no harm (``insert ... on conflict do nothing``).
     """
 
     code = "PGF-U132"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        seen: Sequence[str] = (),
+        hint: str = "",
+        resolver: Callable[[float], Awaitable[Outcome]] | None = None,
+    ) -> None:
+        super().__init__(message, seen=seen, hint=hint)
+        self._resolver = resolver
+
+    @property
+    def resolvable(self) -> bool:
+        return self._resolver is not None
+
+    async def resolve(self, deadline: float = 30.0) -> Outcome:
+        """What became of the write, decided by its row; waits for a primary, and for the transaction if it is still under way.
+
+        :param deadline: seconds.
+        :raises NotResolvable: it left no row.
+        :raises DeadlineExceeded: nobody could be asked in time; ask again.
+        """
+        if self._resolver is None:
+            raise NotResolvable("this write left no row to decide by", hint="resolvable=True")
+        return await self._resolver(deadline)
 
 
 class ShardsSilent(Unreachable):
@@ -555,3 +586,61 @@ class AlreadyThere(Refused):
     """
 
     code = "PGF-F108"
+
+
+class TokenUnreadable(Refused):
+    """What was given as a token (`fleet.after`) is none: cut or changed on its way, or of another version.
+
+    Read without it where stale data does no harm, or do the write again; a token is carried whole, as text.
+    """
+
+    code = "PGF-F204"
+
+
+class WriteLost(Unproven):
+    """A token says that a write was acknowledged, and the shard's history does not contain it: it was lost in a failover, or
+    another database stands in its place.
+
+    With quorum commit this takes the loss of more nodes than the file allows for, or a promotion that accepted a loss. The
+    write has to be done again; what the old primary held is in its data folder until it is rewound.
+    """
+
+    code = "PGF-P102"
+
+
+class PlacementMoved(Unreachable):
+    """The key was moved to another shard (or the map changed) while a `write` block was under way; nothing of it was written.
+
+    The client has the new map already: run the block again. `execute` and `transact` do so by themselves, once.
+    """
+
+    code = "PGF-U134"
+
+
+class NotOwned(Refused):
+    """The shard refused a statement because it does not own the key of a row that the statement writes, and the map has not
+    changed: the `key` of the call and the key in the SQL are not the same.
+
+    Give the call the key that the statement's rows have; rows of several keys take a call each.
+    """
+
+    code = "PGF-F205"
+
+
+class SessionState(Refused):
+    """A statement that leaves state in its session (SET, LISTEN, PREPARE, a temporary table, an advisory lock …) was sent through
+    a pooler, where the next statement may run in another session.
+
+    Use SET LOCAL or the `_xact_` advisory locks inside a block, or connect with `through="direct"` and `session=True`.
+    """
+
+    code = "PGF-F206"
+
+
+class NotResolvable(Refused):
+    """`resolve()` was called for a write that was not opened with `resolvable=True`: it left no row to decide by.
+
+    Look for what it wrote, and open the next one with `resolvable=True`.
+    """
+
+    code = "PGF-F207"

@@ -31,6 +31,14 @@ def quote_identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def quote_literal(text: str) -> str:
+    """``text`` as an SQL literal (PostgreSQL docs, 4.1.2.1, with standard_conforming_strings on: a quote is doubled, a backslash
+    is itself). For the few places that take no parameters."""
+    if "\0" in text:
+        raise ValueError("a literal cannot contain a NUL byte")
+    return "'" + text.replace("'", "''") + "'"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class NodeName:
     """One PostgreSQL server of a shard: ``certification/us-east-1`` is node 1 of region us-east."""

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+
+from pgfleet.client.router import Router
+from pgfleet.routing.choose import refused
+from pgfleet.routing.hashing import Key
+from pgfleet.routing.placement import Placement
+from pgfleet.routing.token import Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +43,34 @@ class Explanation:
     def to_json(self) -> dict[str, object]:
         """A stable shape."""
         return asdict(self)
+
+
+def explained(
+    router: Router,
+    placement: Placement,
+    table: str,
+    key: Key,
+    second: Key | None,
+    positions: Callable[[str], tuple[Position, ...]],
+) -> Explanation:
+    """Where ``key``'s reads and writes would go now.
+
+    :param positions: the caller's writes on a shard: replicas that are not known to have them are passed over.
+    """
+    placed = placement.shard(table, key, second)
+    shard = placed.shard
+    route = router.route(shard)
+    why_not = {str(node.name.member): why for node in route.replicas if (why := refused(route, node))}
+    among, after = None, positions(shard)
+    if after:
+        lsn = router.needed(shard, after)
+        among = [node.name for node in route.replicas if lsn is not None and router.holds(node.name, lsn)]
+        behind = "is not known to have this caller's last write yet; it would be asked"
+        why_not |= {n.name.member: behind for n in route.replicas if n.name not in among and n.name.member not in why_not}
+    read, write = router.choose(shard, "read", among=among), router.choose(shard, "write")
+    return Explanation(
+        table, str(key), shard, placed.because,
+        read.node.name.member if read else None, read.because if read else "no node can be read now",
+        write.node.name.member if write else None, write.because if write else route.because,
+        why_not, router.table.version,
+    )  # fmt: skip

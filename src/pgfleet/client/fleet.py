@@ -1,43 +1,38 @@
-"""``pgfleet.connect``: one object, plain SQL, the right node. Reads go to a near replica, writes to the primary."""
+"""``pgfleet.connect``: one object, plain SQL, the right node. Reads go to a near replica, writes to the primary, and a caller's
+reads see its own writes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import asyncpg
 
-from pgfleet.client.explanation import Explanation
+from pgfleet.client.carrying import After, Carrying
+from pgfleet.client.explanation import Explanation, explained
+from pgfleet.client.freshness import Wanted
 from pgfleet.client.gather import Rows, merge
+from pgfleet.client.maps import newest_map
 from pgfleet.client.open import Opened, open_fleet
-from pgfleet.client.pools import NodePool, touches_session
-from pgfleet.client.router import Mode, Router
-from pgfleet.client.trouble import BROKEN, lost, not_done, read_again
-from pgfleet.errors import (
-    BlockRolledBack,
-    CannotConnect,
-    DeadlineExceeded,
-    FleetClosed,
-    OutcomeUnknown,
-    PgfleetError,
-    ShardsSilent,
-    WriteInRead,
-)
-from pgfleet.names import NodeName
-from pgfleet.routing.choose import refused
+from pgfleet.client.outcome import Outcomes
+from pgfleet.client.placed import Placed
+from pgfleet.client.reading import Read, Reader
+from pgfleet.client.router import Router
+from pgfleet.client.writing import Write, Writer
+from pgfleet.errors import DeadlineExceeded, FleetClosed, ShardsSilent
 from pgfleet.routing.hashing import Key
+from pgfleet.routing.token import Token
 from pgfleet.runtime.clock import Deadline
-from pgfleet.runtime.sql import Connection, sqlstate
+from pgfleet.runtime.sql import Connection
+from pgfleet.units import parse_duration
+
+T = TypeVar("T")
 
 #: Seconds for a call, where the caller says nothing.
 DEADLINE = 5.0
-#: Seconds between two attempts while the table has not changed; any change ends the pause.
-PAUSE = 0.02
-#: The share of what is left that one node may take of a read, while another could answer.
-SHARE = 0.5
 
 
 def connect(
@@ -51,7 +46,7 @@ def connect(
     :param state: the folder that holds one folder a fleet; by default as the command line has it.
     :param role: the PostgreSQL role; its password is read from the state folder.
     :param deadline: seconds for each call that does not say otherwise.
-    :param pool_size: connections to one node at most, for reads and for writes each.
+    :param pool_size: connections to one node at most, for reads and writes together.
     """
     return Fleet(Path(where), region=region, state=state, role=role, deadline=deadline, pool_size=pool_size)
 
@@ -61,6 +56,7 @@ class Fleet:
 
     :raises DeadlineExceeded: no answer in time; nothing was written.
     :raises OutcomeUnknown: a write was sent and never answered.
+    :raises WriteLost: a write that this caller has made (or was given the token of) is in no history of its shard.
     :raises PlacementError: the table, or the key, has no place.
     :raises asyncpg.PostgresError: the server refused the statement itself.
     """
@@ -68,112 +64,53 @@ class Fleet:
     def __init__(self, where: Path, *, region: str | None, state: str | None, role: str, deadline: float, pool_size: int) -> None:
         self._where, self._region, self._state, self._role = where, region, state, role
         self._seconds, self._pool_size = deadline, pool_size
-        self._opened: Opened | None = None
-        self._router: Router | None = None
+        self._carrying = Carrying()
+        self._parts: _Parts | None = None
 
     async def __aenter__(self) -> Self:
-        self._opened = await asyncio.to_thread(open_fleet, self._where, state=self._state, role=self._role)
-        self._router = Router(self._opened, region=self._region, size=self._pool_size)
+        opened = await asyncio.to_thread(open_fleet, self._where, state=self._state, role=self._role)
+        parts = _Parts(opened, self._region, self._pool_size, self._carrying)
         try:
-            await self._router.start()
+            await parts.start()
         except BaseException:
-            await self._router.aclose()
+            await parts.aclose()
             raise
+        self._parts = parts
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        router, self._router = self._router, None
-        if router is not None:
-            await router.aclose()
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            await parts.aclose()
 
-    # -- blocks ----------------------------------------------------------------------------------------------------------
+    # -- reads -----------------------------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def read(
-        self, table: str, *, key: Key, second: Key | None = None, deadline: float | None = None
-    ) -> AsyncIterator[Connection]:
-        """A READ ONLY session on a near replica of the key's shard; ``conn`` is asyncpg's. Within ``deadline`` in all."""
-        shard = self._placed(table, key, second)
-        async with self._block(shard, "read", deadline) as connection:
-            try:
-                yield connection
-            except asyncpg.ReadOnlySQLTransactionError as error:
-                raise _write_in_read(table, shard, error) from error
+    def read(
+        self, table: str, *, key: Key, second: Key | None = None, deadline: float | None = None,
+        max_staleness: float | str | None = None, isolation: str | None = None, session: bool = False,
+    ) -> AbstractAsyncContextManager[Connection]:  # fmt: skip
+        """A READ ONLY transaction on a near replica of the key's shard; ``conn`` is asyncpg's. Within ``deadline`` in all.
 
-    @asynccontextmanager
-    async def write(
-        self, table: str, *, key: Key, second: Key | None = None, deadline: float | None = None
-    ) -> AsyncIterator[Connection]:
-        """A transaction on the primary of the key's shard, committed when the block ends, rolled back when it raises.
-
-        :raises BlockRolledBack: an error was caught inside the block, so PostgreSQL did not commit.
+        :param max_staleness: seconds (or ``2 s``) that the replica may be behind; None: any, if it has this caller's writes.
+        :param isolation: ``repeatable read`` where several statements shall see the same.
+        :param session: a session of one's own instead of a transaction; it is discarded afterwards.
         """
-        shard = self._placed(table, key, second)
-        async with self._block(shard, "write", deadline) as connection:
-            await connection.execute("begin")
-            try:
-                yield connection
-            except BaseException:
-                if not connection.is_closed():
-                    await connection.execute("rollback")
-                raise
-            await _commit(connection, table, shard)
-
-    @asynccontextmanager
-    async def _block(self, shard: str, mode: Mode, seconds: float | None) -> AsyncIterator[Connection]:
-        deadline = self._deadline(seconds)
-        pool, connection = await self._borrow(shard, mode, deadline)
-        try:
-            async with asyncio.timeout(max(0.0, deadline.left())):
-                yield connection
-        except TimeoutError as error:
-            pool.discard(connection)
-            if deadline.left() > 0:
-                raise  # the caller's own
-            raise self._late(shard, f"a {mode} block on {pool.node.name.member}", deadline) from error
-        except BaseException as error:
-            if lost(error) or isinstance(error, asyncio.CancelledError):
-                pool.discard(connection)
-                if isinstance(error, Exception):
-                    self._live.failed(pool.node.name, silent=False)
-            else:
-                pool.release(connection, touched=True)
-            raise
-        else:
-            pool.release(connection, touched=True)
-
-    async def _borrow(self, shard: str, mode: Mode, deadline: Deadline) -> tuple[NodePool, Connection]:
-        """A connection to the node that fits; waits through a failover."""
-        router, waits_for = self._live, "a connection"
-        avoid: set[NodeName] = set()
-        while deadline.left() > 0:
-            choice = router.choose(shard, mode, avoid)
-            if choice is None:
-                waits_for = router.route(shard).because if mode == "write" else "a node that can be read"
-                avoid.clear()
-                await router.change(deadline, None if mode == "write" else PAUSE)
-                continue
-            node = choice.node.name
-            pool = router.pool(node, mode)
-            try:
-                return pool, await pool.acquire(deadline)
-            except CannotConnect as error:
-                waits_for = error.message
-                router.failed(node, silent=mode == "read")
-                avoid.add(node)
-                if mode == "write":
-                    await router.change(deadline, PAUSE)
-            except TimeoutError:
-                waits_for = f"a free connection to {node.member}, of {pool.open}"
-        raise self._late(shard, waits_for, deadline)
-
-    # -- single statements -----------------------------------------------------------------------------------------------
+        parts = self._open
+        read = self._read(parts, table, key, second, max_staleness)
+        return parts.reader.block(read, self._limit(deadline), isolation=isolation, session=session)
 
     async def fetch(
-        self, table: str, sql: str, *args: Any, key: Key, second: Key | None = None, deadline: float | None = None
-    ) -> list[asyncpg.Record]:
-        """Rows of one reading statement, from a near replica; sent again elsewhere when a node fails, within the deadline."""
-        return await self._fetch(table, self._placed(table, key, second), sql, args, self._deadline(deadline))
+        self, table: str, sql: str, *args: Any, key: Key, second: Key | None = None, deadline: float | None = None,
+        max_staleness: float | str | None = None, hedge: str | float | None = None,
+    ) -> list[asyncpg.Record]:  # fmt: skip
+        """Rows of one reading statement, from a near replica; sent again elsewhere when a node fails, within the deadline.
+
+        :param max_staleness: as :meth:`read`.
+        :param hedge: a quantile of this shard's answers (``p95``) or seconds, after which a second node is asked as well.
+        """
+        parts = self._open
+        read = self._read(parts, table, key, second, max_staleness, hedge)
+        return await parts.reader.fetch(read, sql, args, self._seconds if deadline is None else deadline)
 
     async def fetchrow(self, table: str, sql: str, *args: Any, key: Key, **more: Any) -> asyncpg.Record | None:
         """The first row of :meth:`fetch`, or None."""
@@ -185,75 +122,62 @@ class Fleet:
         row = await self.fetchrow(table, sql, *args, key=key, **more)
         return row[0] if row is not None else None
 
-    async def _fetch(self, table: str, shard: str, sql: str, args: tuple[Any, ...], deadline: Deadline) -> list[asyncpg.Record]:
-        waits_for = "a node that can be read"
-        touched = touches_session(sql)
-        while deadline.left() > 0:
-            pool, connection = await self._borrow(shard, "read", deadline)
-            node = pool.node.name
-            others = len(self._live.route(shard).replicas) > 1
-            patience = deadline.left() * (SHARE if others and deadline.left() > 0.2 else 1.0)
-            try:
-                async with asyncio.timeout(patience):
-                    rows = await connection.fetch(sql, *args)
-            except asyncpg.ReadOnlySQLTransactionError as error:
-                pool.release(connection, touched=True)
-                raise _write_in_read(table, shard, error) from error
-            except (asyncpg.PostgresError, *BROKEN) as error:
-                if lost(error):
-                    pool.discard(connection)
-                else:
-                    pool.release(connection, touched=True)
-                if not isinstance(error, TimeoutError) and not read_again(error):
-                    raise
-                waits_for = f"{node.member}: {str(error) or 'no answer'}"
-                self._live.failed(node, silent=lost(error))
-                continue
-            except BaseException:
-                pool.discard(connection)
-                raise
-            pool.release(connection, touched=touched)
-            return rows
-        raise self._late(shard, waits_for, deadline)
+    # -- writes ----------------------------------------------------------------------------------------------------------
+
+    def write(
+        self, table: str, *, key: Key, second: Key | None = None, deadline: float | None = None,
+        resolvable: bool = False, isolation: str | None = None, session: bool = False,
+    ) -> AbstractAsyncContextManager[Connection]:  # fmt: skip
+        """A transaction on the primary of the key's shard, committed when the block ends, rolled back when it raises.
+
+        :param resolvable: it leaves a row, by which ``OutcomeUnknown.resolve()`` can tell what became of it.
+        :param session: a session of one's own instead of a transaction; it is discarded afterwards.
+        :raises BlockRolledBack: an error was caught inside the block, so PostgreSQL did not commit.
+        :raises PlacementMoved: the key moved to another shard meanwhile: run the block again.
+        """
+        parts, limit = self._open, Deadline.after(self._limit(deadline))
+        write = Write(table, key, second, resolvable, isolation)
+        return parts.writer.session(write, limit) if session else parts.writer.block(write, limit)
 
     async def execute(
-        self, table: str, sql: str, *args: Any, key: Key, second: Key | None = None, deadline: float | None = None
-    ) -> str:
+        self, table: str, sql: str, *args: Any, key: Key, second: Key | None = None, deadline: float | None = None,
+        resolvable: bool = False,
+    ) -> str:  # fmt: skip
         """One writing statement on the primary, committed when this returns; its command tag (``INSERT 0 1``).
 
         It waits for a new primary during a failover, and is sent again only where it certainly did not happen.
         """
-        shard, limit = self._placed(table, key, second), self._deadline(deadline)
-        touched, waits_for = touches_session(sql), "a primary"
-        while limit.left() > 0:
-            pool, connection = await self._borrow(shard, "write", limit)
-            node = pool.node.name
-            try:
-                async with asyncio.timeout(max(0.0, limit.left())):
-                    status = await connection.run(sql, args)
-            except (asyncpg.PostgresError, *BROKEN) as error:
-                if lost(error):
-                    pool.discard(connection)
-                    self._live.failed(node, silent=False)
-                else:
-                    pool.release(connection, touched=True)
-                if connection.unreplicated or (lost(error) and not not_done(error)):
-                    raise _unknown(table, shard, node.member, error) from error
-                if not not_done(error):
-                    raise
-                waits_for = f"{node.member}: {error}"
-                self._live.failed(node, silent=False)
-                await self._live.change(limit, PAUSE)
-                continue
-            except BaseException:
-                pool.discard(connection)
-                raise
-            unreplicated = connection.unreplicated
-            pool.release(connection, touched=touched)
-            if unreplicated:
-                raise _unknown(table, shard, node.member, None)
-            return status
-        raise self._late(shard, waits_for, limit)
+        return await self._open.writer.execute(Write(table, key, second, resolvable), sql, args, self._limit(deadline))
+
+    async def transact(
+        self, table: str, function: Callable[..., Awaitable[T]], *args: Any,
+        key: Key, second: Key | None = None, deadline: float | None = None, resolvable: bool = True,
+        isolation: str | None = None,
+    ) -> T:  # fmt: skip
+        """Run ``function(conn, *args)`` in a transaction, again where it was not committed, until it is; what it returned then.
+
+        It has to be one that may be run again: what it does besides SQL happens as often as it runs.
+        """
+        write = Write(table, key, second, resolvable, isolation)
+
+        async def run(connection: Connection) -> T:
+            return await function(connection, *args)
+
+        return await self._open.writer.transact(write, run, Deadline.after(self._limit(deadline)))
+
+    # -- what this caller has written --------------------------------------------------------------------------------------
+
+    def token(self) -> Token:
+        """Where this caller's writes are. ``str()`` of it fits a header, a cookie, or a job's argument."""
+        return self._carrying.token()
+
+    def after(self, token: Token | str | None) -> After:
+        """From now on (to the end of a ``with``) this caller's reads see the writes that ``token`` speaks of.
+
+        :param token: None or empty: of none; but child tasks share what they write from here on.
+        :raises TokenUnreadable: it is no token.
+        """
+        return self._carrying.after(Token.parse(token) if isinstance(token, str) and token else token or Token())
 
     # -- all shards ------------------------------------------------------------------------------------------------------
 
@@ -269,11 +193,10 @@ class Fleet:
         :param partial: shards that do not answer are named in ``missing`` instead of raising.
         :raises ShardsSilent: some shards did not answer, and ``partial`` is false.
         """
-        limit_at = self._deadline(deadline)
-        shards = self._known.placement.shards(table)
-        answers = await asyncio.gather(
-            *(self._fetch(table, shard, sql, args, limit_at) for shard in shards), return_exceptions=True
-        )
+        parts, seconds = self._open, self._limit(deadline)
+        shards = parts.placed.now.shards(table)
+        reads = [Read(table, shard, Wanted(self._carrying.positions(shard))) for shard in shards]
+        answers = await asyncio.gather(*(parts.reader.fetch(read, sql, args, seconds) for read in reads), return_exceptions=True)
         rows: list[list[asyncpg.Record]] = []
         missing: dict[str, str] = {}
         for shard, answer in zip(shards, answers, strict=True):
@@ -292,68 +215,85 @@ class Fleet:
 
     def explain(self, table: str, *, key: Key, second: Key | None = None) -> Explanation:
         """Where a read and a write of ``key`` would go now, and because of what; nothing is sent."""
-        placed = self._known.placement.shard(table, key, second)
-        router = self._live
-        route = router.route(placed.shard)
-        read, write = router.choose(placed.shard, "read"), router.choose(placed.shard, "write")
-        why_not = {str(node.name.member): why for node in route.replicas if (why := refused(route, node))}
-        return Explanation(
-            table, str(key), placed.shard, placed.because,
-            read.node.name.member if read else None, read.because if read else "no node can be read now",
-            write.node.name.member if write else None, write.because if write else route.because,
-            why_not, router.table.version,
-        )  # fmt: skip
-
-    # -- what every call needs -------------------------------------------------------------------------------------------
+        parts = self._open
+        return explained(parts.router, parts.placed.now, table, key, second, self._carrying.positions)
 
     @property
-    def shards(self) -> Sequence[str]:
+    def shards(self) -> tuple[str, ...]:
         """Every shard of the fleet."""
-        return tuple(dict.fromkeys(node.name.shard for node in self._known.book.nodes))
+        return tuple(dict.fromkeys(name.shard for name in self._open.router.addresses))
+
+    # -- inside ----------------------------------------------------------------------------------------------------------
 
     @property
-    def _live(self) -> Router:
-        if self._router is None:
+    def _open(self) -> _Parts:
+        if self._parts is None:
             raise FleetClosed("this fleet is not open", hint="async with pgfleet.connect(...) as fleet:")
-        return self._router
+        return self._parts
+
+    def _read(
+        self, parts: _Parts, table: str, key: Key, second: Key | None, max_staleness: float | str | None,
+        hedge: str | float | None = None,
+    ) -> Read:  # fmt: skip
+        shard = parts.placed.now.shard(table, key, second).shard
+        after = self._carrying.positions(shard)
+        if not after and max_staleness is None and hedge is None:
+            kept = parts.plain_reads.get((table, shard))
+            if kept is None:
+                kept = parts.plain_reads[table, shard] = Read(table, shard)
+            return kept
+        return Read(table, shard, Wanted(after, _seconds(max_staleness)), hedge)
+
+    def _limit(self, seconds: float | None) -> float:
+        return self._seconds if seconds is None else seconds
+
+
+def _seconds(given: float | str | None) -> float | None:
+    """:raises ValueError: no duration, or a negative one."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return parse_duration(given)
+    if given < 0:
+        raise ValueError(f"max_staleness is {given}; seconds from 0 on")
+    return float(given)
+
+
+class _Parts:
+    """What an open fleet consists of."""
+
+    def __init__(self, opened: Opened, region: str | None, size: int, carrying: Carrying) -> None:
+        self.router = Router(opened, region=region, size=size)
+        self.reader = Reader(self.router, carrying)
+        self.outcomes = Outcomes(self.router)
+        self.plain_reads: dict[tuple[str, str], Read] = {}
+        self._opened, self._carrying = opened, carrying
+        self._placed: Placed | None = None
+        self._writer: Writer | None = None
+
+    async def start(self) -> None:
+        await self.router.start()
+        self._placed = Placed(self._opened.placement, self.router.etcd, lambda: newest_map(self.router), self._told)
+        self._writer = Writer(self.router, self._placed, self._carrying, self.outcomes)
+        self.router.epoch_changed(self._placed.now.epoch)
+        await self._placed.start()
+
+    def _told(self, placement: Any) -> None:
+        self.router.epoch_changed(placement.epoch)
+        self.plain_reads.clear()
 
     @property
-    def _known(self) -> Opened:
-        if self._opened is None:
-            raise FleetClosed("this fleet is not open", hint="async with pgfleet.connect(...) as fleet:")
-        return self._opened
+    def placed(self) -> Placed:
+        assert self._placed is not None  # noqa: S101 - start() was called
+        return self._placed
 
-    def _placed(self, table: str, key: Key, second: Key | None) -> str:
-        return self._known.placement.shard(table, key, second).shard
+    @property
+    def writer(self) -> Writer:
+        assert self._writer is not None  # noqa: S101 - start() was called
+        return self._writer
 
-    def _deadline(self, seconds: float | None) -> Deadline:
-        return Deadline.after(self._seconds if seconds is None else seconds)
-
-    def _late(self, shard: str, waited_for: str, deadline: Deadline) -> PgfleetError:
-        return DeadlineExceeded(f"{shard} did not answer within {deadline.allowed:g} s", seen=[f"waited for: {waited_for}"])
-
-
-async def _commit(connection: Connection, table: str, shard: str) -> None:
-    try:
-        status = await connection.execute("commit")
-    except (asyncpg.PostgresError, *BROKEN) as error:
-        if lost(error) or connection.unreplicated:
-            raise _unknown(table, shard, "", error) from error
-        raise
-    except asyncio.CancelledError as cancelled:
-        raise _unknown(table, shard, "", cancelled) from cancelled
-    if connection.unreplicated:
-        raise _unknown(table, shard, "", None)
-    if status != "COMMIT":
-        raise BlockRolledBack(f"a statement of the block on {shard} had failed, so PostgreSQL rolled it back")
-
-
-def _unknown(table: str, shard: str, member: str, error: BaseException | None) -> OutcomeUnknown:
-    said = "the replicas did not confirm it" if error is None else (str(error) or type(error).__name__)
-    state = f" ({sqlstate(error)})" if sqlstate(error) else ""
-    where = f"{shard}/{member}" if member else shard
-    return OutcomeUnknown(f"a write to {table} on {where} was sent and its outcome is not known", seen=[said + state])
-
-
-def _write_in_read(table: str, shard: str, error: asyncpg.PostgresError) -> WriteInRead:
-    return WriteInRead(f"a statement that writes to {table} was sent to read on {shard}", seen=[str(error)], hint="fleet.execute")
+    async def aclose(self) -> None:
+        if self._placed is not None:
+            await self._placed.aclose()
+        await asyncio.gather(self.reader.aclose(), self.outcomes.aclose())
+        await self.router.aclose()

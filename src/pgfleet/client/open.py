@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from pgfleet.errors import FileUnreadable, NotApplied
-from pgfleet.facts.addresses import AddressBook
+from pgfleet.facts.addresses import AddressBook, NodeAddress
 from pgfleet.routing.placement import Placement
 from pgfleet.runtime.http import fleet_context
 from pgfleet.runtime.sql import Login
@@ -28,6 +28,10 @@ class Opened:
     placement: Placement
     login: Login
     folder: Path
+
+    def login_of(self, node: NodeAddress) -> Login:
+        """How ``node`` is connected to."""
+        return self.login
 
     def etcd(self) -> EtcdClient | None:
         """A client of the fleet's etcd; None where there is none, or where it is not ours to ask."""

@@ -1,169 +1,349 @@
 """A bounded pool of connections to one node, for one kind of work. Borrowers wait in order, with a deadline.
 
-What a borrower leaves in the session does not reach the next one: a connection whose statements may have touched session
-state is reset before it is lent again, behind the borrower's back; one that failed or was late is cut off, never reused.
+Ordinary borrowers have transaction semantics: what a borrower leaves in a session does not reach the next one. A statement
+that is known to leave nothing (:mod:`pgfleet.client.statement`) costs nothing more; after any other the session is discarded
+behind the borrower's back, before the connection is lent again. One that failed or was late is cut off, never reused.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 import asyncpg
 
+from pgfleet.client.catalogue import Catalogue
 from pgfleet.client.trouble import BROKEN
 from pgfleet.errors import CannotConnect, FleetClosed
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.runtime.clock import Deadline
 from pgfleet.runtime.sql import CONNECT_SECONDS, Connection, Login, connect
 
-#: What returns a session to the parameters of its start (asyncpg's own reset, and temporary tables and prepared names).
-_RESET = "close all; unlisten *; select pg_advisory_unlock_all(); reset all; discard temp; discard sequences"
-#: Seconds for it; a server that cannot do this quickly is not one to keep a connection to.
-_RESET_SECONDS = 2.0
-
-#: Words by which one statement can change its session. A function of the application that does so inside is not seen.
-_TOUCHES = re.compile(
-    r"\b(set|reset|set_config|listen|unlisten|notify|pg_\w*advisory\w*|declare|fetch|prepare|execute|deallocate|temp\w*|"
-    r"load|discard|role|do|call|begin|start|currval|setval|nextval|lastval|setseed)\b",
-    re.IGNORECASE,
-)
+#: Seconds for discarding a session; a server that cannot do this quickly is not one to keep a connection to.
+RESET_SECONDS = 2.0
+#: Seconds without any answer, while statements wait for one, after which the node is looked at.
+SILENCE = 0.5
 
 
-@lru_cache(maxsize=4096)
-def touches_session(sql: str) -> bool:
-    """Whether ``sql`` may leave something in its session; yes where in doubt."""
-    return _TOUCHES.search(sql) is not None
+class Budget:
+    """How many connections one process opens to one node: what its pools share.
+
+    :param size: at most.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.pools: list[NodePool] = []
+        self.waiters = 0
+
+    @property
+    def used(self) -> int:
+        return sum(pool.open for pool in self.pools)
+
+    def room(self, asking: NodePool) -> bool:
+        """Whether ``asking`` may open one more; an idle connection of another pool makes way."""
+        return self.used < self.size or any(pool.spare() for pool in self.pools if pool is not asking)
+
+    def freed(self) -> None:
+        """A connection is gone: whoever waits longest may open one."""
+        if self.waiters:
+            min(self.pools, key=lambda pool: pool.waits_since).wake()
 
 
 class NodePool:
-    """:param settings: the sessions' parameters; a reset returns to them. :param size: connections at most."""
+    """:param settings: the sessions' parameters; a reset returns to them.
+    :param stuck: told when statements wait and nothing was answered for :data:`SILENCE`.
+    """
 
-    def __init__(self, node: NodeAddress, login: Login, settings: Mapping[str, str], size: int) -> None:
-        self.node = node
-        self._login, self._settings, self._size = login, settings, size
+    def __init__(
+        self, node: NodeAddress, login: Login, settings: Mapping[str, str], budget: Budget, catalogue: Catalogue,
+        *, stuck: Callable[[NodePool], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.node, self.settings = node, dict(settings)
+        self._login, self._budget, self._catalogue, self._stuck = login, budget, catalogue, stuck
+        self._touches = catalogue.touches  # looked up once: it is called for every statement
         self._free: list[Connection] = []
         self._lent: set[Connection] = set()
         self._opening = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._resetting: set[asyncio.Task[None]] = set()
+        self._waiting: deque[tuple[float, asyncio.Future[Connection | None]]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._cleaning = 0
         self._closed = False
+        self.answers = 0
+        self._watch: asyncio.TimerHandle | None = None
+        budget.pools.append(self)
+
+    # -- counting ----------------------------------------------------------------------------------------------------------
 
     @property
     def open(self) -> int:
         """Connections there are, lent and being opened included."""
-        return len(self._free) + len(self._lent) + self._opening + len(self._resetting)
+        return len(self._free) + len(self._lent) + self._opening + self._cleaning
 
-    async def acquire(self, deadline: Deadline) -> Connection:
-        """A connection, the one used last first.
+    @property
+    def lent(self) -> int:
+        return len(self._lent)
 
+    @property
+    def waiting(self) -> int:
+        """Borrowers that wait for a connection."""
+        return len(self._waiting)
+
+    @property
+    def waits_since(self) -> float:
+        return self._waiting[0][0] if self._waiting else float("inf")
+
+    # -- borrowing ---------------------------------------------------------------------------------------------------------
+
+    def take(self) -> Connection | None:
+        """A free connection, the one used last first; None: there is none now, or others were here before."""
+        while self._free:
+            connection = self._free.pop()
+            if not connection.is_closed():
+                self._lend(connection)
+                return connection
+            self._budget.freed()
+        return None
+
+    async def acquire(self, deadline: Deadline, *, fresh: bool = False) -> Connection:
+        """A connection.
+
+        :param fresh: with a session that nothing was ever done in.
         :raises CannotConnect: the node does not let us in.
         :raises TimeoutError: none became free before ``deadline``.
         """
         while True:
             if self._closed:
                 raise FleetClosed("this fleet was closed")
-            while self._free:
-                connection = self._free.pop()
-                if not connection.is_closed():
-                    self._lent.add(connection)
-                    return connection
-            if self.open < self._size:
-                return await self._open(deadline)
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
+            connection = self.take()
+            if connection is None:
+                if not self._waiting and self._budget.room(self):
+                    return await self._open(deadline)
+                connection = await self._turn(deadline)
+                if connection is None:
+                    if self._budget.room(self):
+                        return await self._open(deadline)
+                    continue
+            if not fresh:
+                return connection
+            self._lent.discard(connection)
+            self._cleaning += 1
+            connection.touched = True
             try:
-                async with asyncio.timeout(max(0.0, deadline.left())):
-                    await turn
-            except BaseException:
-                if turn.done() and not turn.cancelled():
-                    self._wake()  # it was our turn and we are gone: the next one's
-                raise
+                clean = await self._clean(connection)
+            finally:
+                self._cleaning -= 1
+            if clean:
+                self._lend(connection)
+                return connection
+            connection.terminate()
+            self._budget.freed()
+
+    async def _turn(self, deadline: Deadline) -> Connection | None:
+        """Wait in line; what was handed over, or None: there is room for another."""
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[Connection | None] = loop.create_future()
+        self._waiting.append((loop.time(), turn))
+        self._budget.waiters += 1
+        try:
+            async with asyncio.timeout(max(0.0, deadline.left())):
+                return await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():  # it was our turn, and we are gone: the next one's
+                given = turn.result()
+                if given is not None:
+                    self.release(given)
+                else:
+                    self._budget.freed()
+            raise
+        finally:
+            self._budget.waiters -= 1
 
     async def _open(self, deadline: Deadline) -> Connection:
         self._opening += 1
         try:
-            connection = await connect(
-                self.node.host, self.node.port, self._login, settings=self._settings,
-                seconds=max(0.001, min(CONNECT_SECONDS, deadline.left())),
-            )  # fmt: skip
+            seconds = max(0.001, min(CONNECT_SECONDS, deadline.left()))
+            connection = await connect(self.node.host, self.node.port, self._login, settings=self.settings, seconds=seconds)
         except BaseException:
             self._opening -= 1
-            self._wake()
+            self._budget.freed()
             raise
         self._opening -= 1
         if self._closed:
             connection.terminate()
             raise FleetClosed("this fleet was closed")
-        self._lent.add(connection)
+        self._lend(connection)
+        if self._catalogue.due:
+            try:
+                async with asyncio.timeout(max(0.0, deadline.left())):
+                    await self._catalogue.ask(connection)
+            except BaseException:
+                self.discard(connection)
+                raise
         return connection
 
-    def release(self, connection: Connection, *, touched: bool) -> None:
-        """Give ``connection`` back. :param touched: something may have been left in its session."""
+    def _lend(self, connection: Connection) -> None:
+        connection.touched = False
+        connection.lend(self._touches)
+        self._lent.add(connection)
+        if self._watch is None and self._stuck is not None:
+            self._watch_over()
+
+    # -- giving back -------------------------------------------------------------------------------------------------------
+
+    def release(self, connection: Connection) -> None:
+        """Give ``connection`` back."""
+        self.answers += 1
         self._lent.discard(connection)
-        if self._closed or connection.is_closed() or connection.unreplicated or connection.is_in_transaction():
+        if self._closed or connection.is_closed() or connection.unreplicated or connection.altered:
             connection.terminate()
-            self._wake()
-        elif touched:
-            task = asyncio.get_running_loop().create_task(self._reset(connection))
-            self._resetting.add(task)
-            task.add_done_callback(self._resetting.discard)
-            task.add_done_callback(lambda _: self._wake())
+            self._budget.freed()
+        elif connection.touched or connection.is_in_transaction() or connection.watched:
+            self._cleaning += 1
+            self._spawn(self._clean_behind(connection))
+        elif self._catalogue.due:
+            self._cleaning += 1
+            self._spawn(self._ask_again(connection))
         else:
-            self._free.append(connection)
-            self._wake()
+            self._hand_on(connection)
 
     def discard(self, connection: Connection) -> None:
         """Cut ``connection`` off: nobody knows what is on its wire."""
         self._lent.discard(connection)
         connection.terminate()
-        self._wake()
+        self._budget.freed()
 
-    async def _reset(self, connection: Connection) -> None:
-        try:
-            async with asyncio.timeout(_RESET_SECONDS):
-                await connection.execute(_RESET)
-        except (asyncpg.PostgresError, *BROKEN):
-            connection.terminate()
-        except BaseException:
-            connection.terminate()
-            raise
-        else:
-            if self._closed:
-                connection.terminate()
-            else:
-                self._free.append(connection)
-
-    def _wake(self) -> None:
+    def _hand_on(self, connection: Connection) -> None:
         while self._waiting:
-            turn = self._waiting.popleft()
+            _, turn = self._waiting.popleft()
+            if not turn.done():
+                self._lend(connection)
+                turn.set_result(connection)
+                return
+        self._free.append(connection)
+        if self._budget.waiters:
+            self._budget.freed()  # another pool of this node waits for this one to make way
+
+    def wake(self) -> None:
+        """There may be room: whoever is first in line may open a connection."""
+        while self._waiting:
+            _, turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
 
+    async def _clean_behind(self, connection: Connection) -> None:
+        try:
+            clean = await self._clean(connection)
+        finally:
+            self._cleaning -= 1
+        self._return(connection, clean)
+
+    async def _clean(self, connection: Connection) -> bool:
+        """Undo what is left: a transaction, and everything else in the session where there may be anything else (what a
+        transaction sets, its rollback takes back). Whether that could be done."""
+        try:
+            async with asyncio.timeout(RESET_SECONDS):
+                if connection.is_in_transaction():
+                    await connection.control("rollback")
+                if connection.touched:
+                    await connection.control("discard all")
+                    connection.forget()
+            return not connection.watched
+        except (asyncpg.PostgresError, *BROKEN):
+            return False
+        except BaseException:
+            connection.terminate()
+            raise
+
+    async def _ask_again(self, connection: Connection) -> None:
+        good = False
+        try:
+            async with asyncio.timeout(RESET_SECONDS):
+                await self._catalogue.ask(connection)
+            good = True
+        except BROKEN:
+            good = False
+        finally:
+            self._cleaning -= 1
+        self._return(connection, good)
+
+    def _return(self, connection: Connection, good: bool) -> None:
+        if not good or self._closed or connection.is_closed():
+            connection.terminate()
+            self._budget.freed()
+        else:
+            self._hand_on(connection)
+
+    # -- living ------------------------------------------------------------------------------------------------------------
+
     async def warm(self, count: int) -> None:
         """Have ``count`` connections open, where the node lets us."""
+        opened = []
         for _ in range(count - self.open):
+            if not self._budget.used < self._budget.size:
+                break
             try:
-                connection = await self._open(Deadline.after(CONNECT_SECONDS))
-            except (CannotConnect, FleetClosed):
-                return
-            self.release(connection, touched=False)
+                opened.append(await self._open(Deadline.after(CONNECT_SECONDS)))
+            except (CannotConnect, FleetClosed, TimeoutError, *BROKEN):
+                break
+        for connection in opened:
+            self.release(connection)
+
+    def spare(self) -> bool:
+        """Close an idle connection, for another pool; whether there was one."""
+        if not self._free:
+            return False
+        self._free.pop(0).terminate()
+        return True
 
     def drop(self) -> None:
         """Cut off every connection, lent ones too: this node is no longer what they were opened for."""
         free, self._free = self._free, []
         for connection in [*free, *self._lent]:
             connection.terminate()
+        if free:
+            self._budget.freed()
+
+    def reopen(self, settings: Mapping[str, str]) -> None:
+        """Sessions are to be opened with other ``settings`` from now on: those that are lent end when they come back."""
+        self.settings = dict(settings)
+        for connection in self._lent:
+            connection.altered = True
+        free, self._free = self._free, []
+        for connection in free:
+            connection.terminate()
+        if free:
+            self._budget.freed()
 
     async def aclose(self) -> None:
         self._closed = True
+        if self._watch is not None:
+            self._watch.cancel()
         self.drop()
-        for task in list(self._resetting):
+        for task in list(self._tasks):
             task.cancel()
-        await asyncio.gather(*self._resetting, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         while self._waiting:
-            self._wake()
+            self.wake()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _watch_over(self) -> None:
+        """One timer a pool while anything is lent, not one a statement: answers of any of them show that the node lives."""
+        loop, before = asyncio.get_running_loop(), self.answers
+
+        def look() -> None:
+            self._watch = None
+            if self._closed or not self._lent:
+                return
+            if self.answers == before and self._stuck is not None:
+                self._stuck(self)
+            self._watch_over()
+
+        self._watch = loop.call_later(SILENCE, look)

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
-from typing import Literal
+from collections.abc import Collection, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+from pgfleet.client.breaker import Breaker
+from pgfleet.client.catalogue import Catalogue
 from pgfleet.client.open import Opened
-from pgfleet.client.pools import NodePool
+from pgfleet.client.pools import Budget, NodePool
+from pgfleet.client.positions import Positions
 from pgfleet.errors import FleetClosed
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import NodeName
-from pgfleet.routing.choose import Choice, choose_read, choose_write
+from pgfleet.routing.choose import Choice, choose_read, choose_write, readable
+from pgfleet.routing.lineage import Lineage, needed
 from pgfleet.routing.table import RoutingTable, ShardRoute, route_shard
+from pgfleet.routing.token import Position
 from pgfleet.runtime.clock import Deadline
 from pgfleet.runtime.http import fleet_context
 from pgfleet.topology.etcd import EtcdClient
 from pgfleet.topology.patroni import PatroniRest
-from pgfleet.topology.probe import Prober, round_trip
+from pgfleet.topology.probe import OwnWord, Prober, round_trip
 from pgfleet.topology.watch import FleetWatch, ShardView
 
 Mode = Literal["read", "write"]
 
-#: Seconds for which a node that failed a call is not asked again.
-SILENT_SECONDS = 1.0
-#: Connections opened to a new primary before anybody asks for one: the first writes after a failover do not pay for them.
+#: Callers' positions whose meaning is remembered.
+REMEMBERED = 4096
+#: Connections opened to a node before anybody asks for one: the first reads, and the first writes after a failover, do not pay
+#: for them.
 WARM = 2
 
 _APPLICATION = {"application_name": "pgfleet"}
@@ -36,73 +43,158 @@ SETTINGS: dict[Mode, dict[str, str]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Where a shard's reads go now.
+
+    :param pools: of nodes that are equally good. :param others: whether another node could answer if one of them does not.
+    """
+
+    pools: tuple[NodePool, ...]
+    others: bool
+
+
 class Router:
     """Follows the fleet while it is open.
 
-    :param size: connections to one node at most, for reads and for writes each.
+    :param size: connections to one node at most, reads and writes together.
     """
 
     def __init__(self, opened: Opened, *, region: str | None, size: int) -> None:
         self._opened, self._region, self._size = opened, region, size
         self.table = RoutingTable()
+        self.lanes: dict[str, Lane] = {}
+        self.turn = 0
         self._changed = asyncio.Event()
-        self._addresses = {node.name: node for node in opened.book.nodes}
+        self.addresses = {node.name: node for node in opened.book.nodes}
         self._of_shard: dict[str, list[NodeAddress]] = {}
         for node in opened.book.nodes:
             self._of_shard.setdefault(node.name.shard, []).append(node)
         self._pools: dict[tuple[NodeName, Mode], NodePool] = {}
-        self._silent: dict[NodeName, asyncio.TimerHandle] = {}
+        self._budgets: dict[NodeName, Budget] = {}
+        self._catalogues: dict[str, Catalogue] = {}
+        self._lineages: dict[str, Lineage] = {}
+        self._needed: dict[tuple[str, tuple[Position, ...]], int] = {}
+        self._last_primary: dict[str, NodeName] = {}
         self._rtt: dict[NodeName, float] = {}
-        self._turn = 0
+        self._epoch = ""
         self._background: set[asyncio.Task[None]] = set()
-        self._etcd: EtcdClient | None = None
+        self.etcd: EtcdClient | None = None
         self._rest: PatroniRest | None = None
         self._watch: FleetWatch | None = None
         self._prober = Prober(opened.login)
+        self.positions = Positions(Prober(opened.login), self._heard)
+        self.breaker = Breaker(Prober(opened.login), lambda node: self._publish(node.shard))
 
     async def start(self) -> None:
         """Look once, then follow."""
-        self._etcd = self._opened.etcd()
+        self.etcd = self._opened.etcd()
         self._rest = PatroniRest(fleet_context(self._opened.folder))
-        self._watch = FleetWatch(self._opened.book, self._prober, self._seen, etcd=self._etcd, rest=self._rest)
+        self._watch = FleetWatch(self._opened.book, self._prober, self._seen, etcd=self.etcd, rest=self._rest)
         await asyncio.gather(self._watch.start(), self._measure())
+        for shard in self._of_shard:
+            self._publish(shard)
 
     async def aclose(self) -> None:
-        for handle in self._silent.values():
-            handle.cancel()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         if self._watch is not None:
             await self._watch.aclose()
-        await asyncio.gather(*(pool.aclose() for pool in self._pools.values()))
+        await asyncio.gather(self.breaker.aclose(), self.positions.aclose(), *(pool.aclose() for pool in self._pools.values()))
         self._prober.rest()
-        if self._etcd is not None:
-            await self._etcd.aclose()
+        if self.etcd is not None:
+            await self.etcd.aclose()
         if self._rest is not None:
             await self._rest.aclose()
 
     # -- choosing --------------------------------------------------------------------------------------------------------
 
-    def choose(self, shard: str, mode: Mode, avoid: Collection[NodeName] = ()) -> Choice | None:
-        """The node for a call now; None: nobody, wait for a change."""
+    def choose(
+        self, shard: str, mode: Mode, avoid: Collection[NodeName] = (), among: Collection[NodeName] | None = None
+    ) -> Choice | None:
+        """The node for a call now; None: nobody, wait for a change.
+
+        :param among: only these replicas are fresh enough for the read; the primary always is.
+        """
         route = self.table.shards.get(shard)
         if route is None:
             return None
         if mode == "write":
             return choose_write(route)
-        self._turn += 1
-        return choose_read(route, region=self._region, turn=self._turn, avoid=avoid)
+        self.turn += 1
+        return choose_read(route, region=self._region, turn=self.turn, avoid=avoid, among=among)
 
     def route(self, shard: str) -> ShardRoute:
         return self.table.shards.get(shard, ShardRoute(shard))
 
+    def replicas(self, shard: str) -> Sequence[NodeAddress]:
+        """The replicas that would be read from now, the best first ones; none: there is no readable one."""
+        route = self.route(shard)
+        nodes, _ = readable(replace(route, primary=None), region=self._region)
+        return [self.addresses[node.name] for node in nodes]
+
+    def primary(self, shard: str) -> NodeAddress | None:
+        route = self.route(shard)
+        return self.addresses[route.primary.name] if route.primary is not None else None
+
+    def lineage(self, shard: str) -> Lineage:
+        """The history of ``shard``, as far as it is known."""
+        return self._lineages.get(shard, Lineage())
+
+    def needed(self, shard: str, after: tuple[Position, ...]) -> int | None:
+        """The LSN that a node must have replayed to have all of ``after``; None: the history does not say, or says that there is
+        none."""
+        known = self._needed.get((shard, after))
+        if known is None:
+            verdict = needed(after, self.lineage(shard))
+            if not isinstance(verdict, int):
+                return None
+            if len(self._needed) >= REMEMBERED:
+                self._needed.clear()
+            known = self._needed[shard, after] = verdict
+        return known
+
+    def _has_history(self, shard: str, lineage: Lineage) -> None:
+        if self._lineages.get(shard) != lineage:
+            self._lineages[shard] = lineage
+            self._needed.clear()
+
+    def holds(self, node: NodeName, lsn: int) -> bool:
+        """Whether ``node`` was seen to have replayed to ``lsn`` of its shard's history."""
+        if self.positions.replayed(node) < lsn:
+            return False
+        lineage, timeline = self.lineage(node.shard), self.positions.timeline(node)
+        if timeline == lineage.timeline:
+            return True
+        end = lineage.ends.get(timeline)  # it has not followed the promotion yet: then it must not be beyond it either
+        return end is not None and self.positions.replayed(node) <= end
+
+    # -- pools -----------------------------------------------------------------------------------------------------------
+
     def pool(self, node: NodeName, mode: Mode) -> NodePool:
         pool = self._pools.get((node, mode))
         if pool is None:
-            pool = NodePool(self._addresses[node], self._opened.login, SETTINGS[mode], self._size)
+            address = self.addresses[node]
+            settings = SETTINGS[mode] | ({"pgfleet.epoch": self._epoch} if mode == "write" and self._epoch else {})
+            budget = self._budgets.setdefault(node, Budget(self._size))
+            catalogue = self._catalogues.setdefault(node.shard, Catalogue())
+            stuck = self._read_stuck if mode == "read" else self._write_stuck
+            pool = NodePool(address, self._opened.login_of(address), settings, budget, catalogue, stuck=stuck)
             self._pools[node, mode] = pool
         return pool
+
+    @property
+    def pools(self) -> dict[tuple[NodeName, Mode], NodePool]:
+        """Every pool that was used, for whoever counts."""
+        return self._pools
+
+    def epoch_changed(self, epoch: int) -> None:
+        """Sessions that write say under which map they were opened."""
+        self._epoch = str(epoch)
+        for (_, mode), pool in self._pools.items():
+            if mode == "write":
+                pool.reopen(pool.settings | {"pgfleet.epoch": self._epoch})
 
     async def change(self, deadline: Deadline, at_most: float | None = None) -> None:
         """Wait until the table changes, or ``at_most`` seconds, or until ``deadline``."""
@@ -118,30 +210,47 @@ class Router:
     # -- what is learnt --------------------------------------------------------------------------------------------------
 
     def failed(self, node: NodeName, *, silent: bool) -> None:
-        """A call to ``node`` failed: look again, and, if it did not answer at all, let others answer for a while."""
+        """A call to ``node`` failed: look again, and, if it did not answer at all, let others answer until it does."""
         if self._watch is not None:
             self._watch.doubt(node.shard)
-        if silent and node not in self._silent:
-            loop = asyncio.get_running_loop()
-            self._silent[node] = loop.call_later(SILENT_SECONDS, self._speaks_again, node)
-            self._publish(node.shard)
+        if silent:
+            self.breaker.opened(self.addresses[node])
 
-    def _speaks_again(self, node: NodeName) -> None:
-        self._silent.pop(node, None)
-        self._publish(node.shard)
+    def _read_stuck(self, pool: NodePool) -> None:
+        # Reads go elsewhere; so those that wait for a node that is silent are cut off and sent again.
+        self.breaker.suspect(pool.node, pool.drop)
+
+    def _write_stuck(self, pool: NodePool) -> None:
+        # What was written may have happened: nobody is cut off before the deadline. But look who is primary.
+        if self._watch is not None:
+            self._watch.doubt(pool.node.name.shard)
+
+    def _heard(self, node: NodeName, word: OwnWord) -> None:
+        lineage = self.lineage(node.shard)
+        primary = self.route(node.shard).primary
+        if not word.recovering and word.timeline > lineage.timeline and primary is not None and primary.name == node:
+            self._has_history(node.shard, replace(lineage, timeline=word.timeline))
 
     def _seen(self, view: ShardView) -> None:
         shard = view.topology.shard
         before = self.route(shard).primary
+        topology = view.topology
+        member = topology.members.get(view.primary) if view.primary is not None else None
+        known = self.lineage(shard)
+        timeline = max(known.timeline, (member.timeline or 0) if member is not None else 0)
+        if view.primary is not None and view.primary != self._last_primary.get(shard):
+            self._last_primary[shard] = view.primary
+            self.positions.forget(shard)
+            if timeline == known.timeline:
+                timeline = 0  # it has begun another, and has not said which
+        self._has_history(shard, Lineage(timeline, topology.ends or known.ends, topology.system or known.system))
         self._publish(shard)
         after = self.route(shard).primary
         if before is not None and (after is None or after.name != before.name):
             # It may be writable still, in its own opinion; nothing of ours shall reach it.
             self.pool(before.name, "write").drop()
         if after is not None and (before is None or before.name != after.name):
-            task = asyncio.get_running_loop().create_task(self.pool(after.name, "write").warm(WARM))
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
+            self._spawn(self.pool(after.name, "write").warm(WARM))
 
     def _publish(self, shard: str) -> None:
         if self._watch is None:
@@ -149,15 +258,23 @@ class Router:
         view = self._watch.views[shard]
         route = route_shard(
             shard, self._of_shard[shard], view.topology, primary=view.primary, because=view.because,
-            draining=view.draining, silent=self._silent, rtt=self._rtt,
+            draining=view.draining, silent=self.breaker.silent, rtt=self._rtt,
         )  # fmt: skip
         table = self.table.with_shard(route)
         if table is not self.table:
             self.table = table
+            nodes, _ = readable(route, region=self._region)
+            pools = tuple(self.pool(node.name, "read") for node in nodes)
+            self.lanes[shard] = Lane(pools, len(route.replicas) + (route.primary is not None) > len(pools) or len(pools) > 1)
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
 
     async def _measure(self) -> None:
-        nodes = list(self._addresses.values())
+        nodes = list(self.addresses.values())
         took = await asyncio.gather(*(round_trip(node.host, node.port) for node in nodes))
         self._rtt = {node.name: rtt for node, rtt in zip(nodes, took, strict=True) if rtt is not None}
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

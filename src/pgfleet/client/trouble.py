@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 
-from pgfleet.runtime.sql import sqlstate
+from pgfleet.runtime.sql import Connection, sqlstate
 
 #: The server says, in answer to the statement itself, that it did not happen: 25006 a replica was written to; 40001 and 40P01
 #: serialization and deadlock; 57P03 starting up; 53300 no connection left; 57P01 ended by the administrator before its
@@ -19,8 +19,14 @@ _READ_AGAIN = NOT_DONE | {"57P02", "57P05"}
 BROKEN = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
-def lost(error: BaseException) -> bool:
-    """Whether the connection is gone, or nobody knows what is on its wire."""
+def lost(error: BaseException, connection: Connection | None = None) -> bool:
+    """Whether the connection is gone, or nobody knows what is on its wire.
+
+    :param connection: where somebody's own code ran on it: an error of that code's (a file that is not there) says nothing
+        about the connection.
+    """
+    if connection is not None and isinstance(error, OSError) and not isinstance(error, TimeoutError):
+        return connection.is_closed()
     if isinstance(error, asyncpg.PostgresError) and not isinstance(error, asyncpg.PostgresConnectionError):
         return (sqlstate(error) or "").startswith("57P")
     return isinstance(error, (*BROKEN, asyncpg.PostgresConnectionError))

@@ -1,8 +1,9 @@
 """What was seen of a shard: who holds its lock, who follows, how far each has come.
 
-Read from Patroni's keys in etcd (``/service/SCOPE/...``, Patroni 4.1: ``leader`` holds a member's name, ``members/*``,
-``sync``, ``status`` and ``failover`` hold JSON), or from its REST answer ``GET /cluster``. Everything here is a value:
-one changed key makes a new ``ShardTopology`` out of the old one, and a key that cannot be read is as good as absent.
+Read from Patroni's keys in etcd (``/service/SCOPE/...``, Patroni 4.1: ``leader`` holds a member's name, ``initialize`` the
+system identifier; ``members/*``, ``sync``, ``status``, ``failover`` and ``history`` hold JSON), or from its REST answer
+``GET /cluster``. Everything here is a value: one changed key makes a new ``ShardTopology`` out of the old one, and a key
+that cannot be read is as good as absent.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class ShardTopology:
     :param position: the primary's WAL position, written by Patroni about once a second; None = not said.
     :param switching: a switchover (or manual failover) was asked for and is not done: the primary is about to stop.
     :param revision: etcd's revision of the newest key that is in here; 0 = not from etcd.
+    :param system: PostgreSQL's system identifier; 0 = not said.
+    :param ends: timeline -> the LSN at which it ended, as Patroni noted it after each promotion.
     """
 
     shard: str
@@ -74,6 +77,8 @@ class ShardTopology:
     position: int | None = None
     switching: bool = False
     revision: int = 0
+    system: int = 0
+    ends: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def announced(self) -> bool:
@@ -112,6 +117,10 @@ class ShardTopology:
             case "failover":
                 raw = _object(value)
                 return replace(changed, switching=bool(raw) and not raw.get("scheduled_at"))
+            case "initialize":
+                return replace(changed, system=int(value) if value and value.isdecimal() else 0)
+            case "history":
+                return replace(changed, ends=_ends(value))
             case _:
                 return changed
 
@@ -183,6 +192,16 @@ def _sync(shard: str, value: str | None) -> SyncSeen:
     names = (_member_name(shard, n.strip()) for n in standbys.split(",")) if isinstance(standbys, str) else ()
     voters = tuple(n for n in names if n is not None)
     return SyncSeen(_member_name(shard, raw.get("leader")), voters, _integer(raw.get("quorum")) or 0)
+
+
+def _ends(value: str | None) -> dict[int, int]:
+    """Patroni's ``history``: a list of [timeline, LSN at which it ended, reason, …]."""
+    try:
+        raw = json.loads(value) if value else []
+    except (ValueError, RecursionError):
+        return {}
+    lines = [line for line in raw if isinstance(line, list) and len(line) >= 2] if isinstance(raw, list) else []
+    return {t: lsn for t, lsn, *_ in lines if _integer(t) is not None and _integer(lsn) is not None}
 
 
 def _member_name(shard: str, member: object) -> NodeName | None:

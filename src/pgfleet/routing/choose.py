@@ -6,7 +6,7 @@ that are equally near take turns. A write goes to the primary.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -48,18 +48,16 @@ class Choice:
         return f"{self.why.value}{turns}, at most {format_size(self.node.lag)} behind"
 
 
-def choose_read(
+def readable(
     route: ShardRoute,
     *,
     region: str | None,
-    turn: int,
     lag_limit: int = LAG_LIMIT,
     avoid: Collection[NodeName] = (),
     among: Collection[NodeName] | None = None,
-) -> Choice | None:
-    """The node for a read; None: no node can be read now.
+) -> tuple[Sequence[NodeRoute], Why]:
+    """The nodes that are equally good for a read, and the rule that says so; none: no node can be read now.
 
-    :param turn: any counter; nodes that are equally good take turns by it.
     :param avoid: nodes that failed this call already.
     :param among: only these replicas (they were found fresh enough); None: all.
     """
@@ -72,16 +70,33 @@ def choose_read(
             continue
         (near if region is None or node.name.region == region else far).append(node)
     if near:
-        return Choice(near[turn % len(near)], Why.ANY_REPLICA if region is None else Why.SAME_REGION, len(near))
+        return near, Why.ANY_REPLICA if region is None else Why.SAME_REGION
     if far:
         nearest = min((n.rtt for n in far if n.rtt is not None), default=None)
         if nearest is not None:
             far = [n for n in far if n.rtt is not None and n.rtt <= nearest + NEARLY]
-        return Choice(far[turn % len(far)], Why.NEAREST, len(far))
+        return far, Why.NEAREST
     primary = route.primary
     if primary is None or primary.silent or primary.name in avoid:
-        return None
-    return Choice(primary, Why.NO_REPLICA)
+        return (), Why.NO_REPLICA
+    return (primary,), Why.NO_REPLICA
+
+
+def choose_read(
+    route: ShardRoute,
+    *,
+    region: str | None,
+    turn: int,
+    lag_limit: int = LAG_LIMIT,
+    avoid: Collection[NodeName] = (),
+    among: Collection[NodeName] | None = None,
+) -> Choice | None:
+    """The node for a read, of those that are :func:`readable`; None: no node can be read now.
+
+    :param turn: any counter; nodes that are equally good take turns by it.
+    """
+    nodes, why = readable(route, region=region, lag_limit=lag_limit, avoid=avoid, among=among)
+    return Choice(nodes[turn % len(nodes)], why, len(nodes)) if nodes else None
 
 
 def choose_write(route: ShardRoute) -> Choice | None:

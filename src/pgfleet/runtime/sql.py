@@ -8,10 +8,11 @@ connection that writes is cut off instead, and the warning, whoever caused it, i
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -19,6 +20,10 @@ from pgfleet.errors import CannotConnect
 
 #: Seconds for TCP, TLS and authentication together.
 CONNECT_SECONDS = 1.0
+#: Statements whose plans one connection keeps.
+KEPT = 200
+#: What tells the last value that the session took from a sequence.
+_SEQUENCE = re.compile(r"\b(lastval|currval)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +40,156 @@ class Login:
 
 
 class Connection(asyncpg.Connection):
-    """asyncpg's connection, which is cut off when a call on it is cancelled.
+    """asyncpg's connection, which is cut off when a call on it is cancelled, and which notes what its session was used for.
 
-    ``unreplicated``: a COMMIT on it was answered without the synchronous replicas. ``last_status``: the command tag of
-    the last statement sent without parameters (``COMMIT`` may be answered by ``ROLLBACK``).
+    ``unreplicated``: a COMMIT on it was answered without the synchronous replicas. ``touched``: since :meth:`lend`, something
+    was sent that may have left state in the session. ``altered``: the borrower changed this object itself (a codec), which no
+    statement undoes. ``last_status``: the command tag of the last statement sent without
+    parameters (``COMMIT`` may be answered by ``ROLLBACK``).
     """
+
+    if TYPE_CHECKING:  # asyncpg's own, which its stubs leave out
+        _protocol: Any
+        _execute: Any
+        _maybe_gc_stmt: Any
+        _drop_local_statement_cache: Any
+        _stmts_to_close: Any
+        _listeners: Any
+        _query_loggers: Any
+        _log_listeners: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.unreplicated = False
+        self.touched = False
+        self.altered = False
         self.last_status = ""
+        self._touches: Callable[[str], bool] = _always
+        self._kept: dict[str, Any] = {}
         self.add_log_listener(_notice)
 
+    def lend(self, touches: Callable[[str], bool]) -> None:
+        """Watch the borrower's statements. :param touches: whether a statement may leave something in its session."""
+        self._touches = touches
+
+    # -- the quick way -----------------------------------------------------------------------------------------------------
+
+    async def ask(self, query: str, args: tuple[Any, ...], timeout: float | None) -> list[asyncpg.Record]:
+        """Rows of one statement, its plan kept: what ``fetch`` answers, by a shorter way."""
+        if not self.touched:
+            self.touched = self._touches(query)
+        state = self._kept.get(query)
+        if state is None:
+            state = await self._keep(query, timeout)
+        try:
+            rows: list[asyncpg.Record] = await self._wire().bind_execute(state, args, "", 0, False, timeout)
+        except (asyncpg.OutdatedSchemaCacheError, asyncpg.InvalidCachedStatementError, asyncpg.InvalidSQLStatementNameError):
+            self.forget()
+            if self.is_in_transaction():
+                raise
+            return list(await super().fetch(query, *args, timeout=timeout))
+        return rows
+
+    async def run(self, query: str, args: tuple[Any, ...], timeout: float | None = None) -> str:
+        """One statement, its plan kept; its command tag. (``execute`` without parameters takes several statements.)"""
+        if not self.touched:
+            self.touched = self._touches(query)
+        state = self._kept.get(query)
+        if state is None:
+            state = await self._keep(query, timeout)
+        try:
+            _, status, _ = await self._wire().bind_execute(state, args, "", 0, True, timeout)
+        except (asyncpg.OutdatedSchemaCacheError, asyncpg.InvalidCachedStatementError, asyncpg.InvalidSQLStatementNameError):
+            # The server refused the plan, not the statement: nothing was done.
+            self.forget()
+            if self.is_in_transaction():
+                raise
+            _, status, _ = await self._execute(query, args, 0, timeout, return_status=True)
+        return str(status.decode())
+
+    def _wire(self) -> Any:
+        if self._protocol is None:
+            raise asyncpg.InterfaceError("connection is closed")
+        return self._protocol
+
+    async def own(self, query: str, *args: Any, timeout: float | None = None) -> Any:
+        """The first row of a statement of the client's own, which is known to leave nothing; None: there is none."""
+        touched = self.touched
+        rows = await super().fetch(query, *args, timeout=timeout)
+        self.touched = touched
+        return rows[0] if rows else None
+
+    async def control(self, query: str, timeout: float | None = None) -> str:
+        """One or several statements without parameters of the client's own (``begin``, ``commit``); the last one's tag."""
+        self.last_status = await super().execute(query, timeout=timeout)
+        return self.last_status
+
+    async def _keep(self, query: str, timeout: float | None) -> Any:
+        if _SEQUENCE.search(query):
+            # What it asks for would be another borrower's. (Blocks begin with this.)
+            await super().execute("discard sequences", timeout=timeout)
+            return await self._get_statement(query, timeout, named=True)
+        state = await self._get_statement(query, timeout, named=True)
+        if len(self._kept) >= KEPT:
+            oldest = self._kept.pop(next(iter(self._kept)))
+            oldest.detach()
+            self._maybe_gc_stmt(oldest)
+        state.attach()  # or asyncpg's own cache closes it when it is full
+        self._kept[query] = state
+        return state
+
+    def forget(self) -> None:
+        """Forget every prepared statement: the server has."""
+        kept, self._kept = self._kept, {}
+        for state in kept.values():
+            state.detach()
+            state.mark_closed()
+        self._drop_local_statement_cache()
+        self._stmts_to_close.clear()
+
+    # -- what the borrower does ---------------------------------------------------------------------------------------------
+
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        if not args and not self.touched:
+            self.touched = self._touches(query)
         self.last_status = await super().execute(query, *args, timeout=timeout)
         return self.last_status
 
-    async def run(self, query: str, args: tuple[Any, ...]) -> str:
-        """One statement, its plan kept; its command tag. (``execute`` without parameters takes several statements.)"""
-        _, status, _ = await self._execute(query, args, 0, None, return_status=True)  # type: ignore[attr-defined]
-        return str(status.decode())
+    async def _get_statement(self, query: str, timeout: float | None, **more: Any) -> Any:
+        if not self.touched:
+            self.touched = self._touches(query)
+        return await super()._get_statement(query, timeout, **more)  # type: ignore[misc]
+
+    async def _copy_out(self, copy_stmt: str, output: Any, timeout: float | None) -> Any:
+        self.touched = True
+        return await super()._copy_out(copy_stmt, output, timeout)  # type: ignore[misc]
+
+    async def _copy_in(self, copy_stmt: str, source: Any, timeout: float | None) -> Any:
+        self.touched = True
+        return await super()._copy_in(copy_stmt, source, timeout)  # type: ignore[misc]
+
+    async def set_type_codec(self, *args: Any, **kwargs: Any) -> None:
+        self.touched = True
+        self.altered = True
+        await super().set_type_codec(*args, **kwargs)
+
+    async def set_builtin_type_codec(self, *args: Any, **kwargs: Any) -> None:
+        self.touched = True
+        self.altered = True
+        await super().set_builtin_type_codec(*args, **kwargs)
+
+    @property
+    def watched(self) -> bool:
+        """Whether the borrower left listeners on this object."""
+        return bool(self._listeners) or bool(self._query_loggers) or len(self._log_listeners) > 1
 
     def _cancel_current_command(self, waiter: Any, *more: Any) -> None:
         # Not from in here: asyncpg is in the middle of changing its state.
         asyncio.get_running_loop().call_soon(self.terminate)
+
+
+def _always(sql: str) -> bool:
+    return True
 
 
 def _notice(connection: Any, message: asyncpg.PostgresLogMessage) -> None:

@@ -18,13 +18,14 @@ from pgfleet.names import NodeName
 from pgfleet.runtime.clock import monotonic
 from pgfleet.runtime.sql import Connection, Login, connect
 
-# The timeline a primary writes is the first part of its WAL's file name; a replica's control file is good enough. CASE
-# is not evaluated early here: the functions are volatile. One that is promoted between two looks only turns true to
-# false.
+# The timeline a primary writes is the first part of its WAL's file name. A replica's is in its control file: that of the last
+# restartpoint, or of the WAL that it has replayed and flushed since. CASE is not evaluated early here: the functions are
+# volatile. One that is promoted between two looks only turns true to false.
 _ASK = """
 select r.recovering,
        case when r.recovering then coalesce(pg_last_wal_replay_lsn(), '0/0') else pg_current_wal_flush_lsn() end,
-       case when r.recovering then (select timeline_id from pg_control_checkpoint())
+       case when r.recovering then (select greatest(c.timeline_id, v.min_recovery_end_timeline)
+                                    from pg_control_checkpoint() c, pg_control_recovery() v)
             else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int end
 from (select pg_is_in_recovery() as recovering offset 0) r
 """

@@ -8,4 +8,5 @@ create table if not exists pgfleet.outcome (
 
 create index if not exists outcome_by_age on pgfleet.outcome using brin (at);
 
-grant select, insert, delete on pgfleet.outcome to :"app";
+-- To update `at` is to have the row written again: whoever reads it then waits until the replicas have it too.
+grant select, insert, delete, update (at) on pgfleet.outcome to :"app";

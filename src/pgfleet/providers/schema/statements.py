@@ -15,7 +15,7 @@ from pgfleet.names import quote_identifier
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """:param owner: makes the objects and owns them. :param app: what applications connect as. :param monitor: sees statistics."""
+    """:param owner: makes the objects and owns them. :param app: applications connect as it. :param monitor: sees statistics."""
 
     owner: str
     app: str

@@ -1,0 +1,71 @@
+"""Nodes that do not answer: nobody sends them anything until they answer again, which is asked of them in the background.
+
+Health is the node's, not the query's: a query that takes long is nobody's fault, and one that is refused was answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from pgfleet.facts.addresses import NodeAddress
+from pgfleet.names import NodeName
+from pgfleet.topology.probe import Prober
+
+#: Seconds that a node has to answer a question that is about nothing.
+ANSWERS_WITHIN = 0.5
+#: Seconds between two questions to a silent node.
+EVERY = 0.25
+
+
+class Breaker:
+    """:param changed: called when a node falls silent or speaks again."""
+
+    def __init__(self, prober: Prober, changed: Callable[[NodeName], None]) -> None:
+        self._prober, self._changed = prober, changed
+        self._asking: dict[NodeName, asyncio.Task[None]] = {}
+        self.silent: set[NodeName] = set()
+
+    def opened(self, node: NodeAddress) -> None:
+        """``node`` failed to answer: it is silent until it speaks."""
+        if node.name not in self.silent:
+            self.silent.add(node.name)
+            self._changed(node.name)
+        self._ask(node)
+
+    def suspect(self, node: NodeAddress, fell_silent: Callable[[], None]) -> None:
+        """``node`` has not answered for a moment: ask it. :param fell_silent: called if it does not answer that either."""
+        if node.name in self._asking:
+            return
+
+        async def look() -> None:
+            if await self._prober.ask(node, seconds=ANSWERS_WITHIN) is None:
+                self.silent.add(node.name)
+                self._changed(node.name)
+                fell_silent()
+                await self._until_it_speaks(node)
+
+        self._start(node, look())
+
+    def _ask(self, node: NodeAddress) -> None:
+        if node.name not in self._asking:
+            self._start(node, self._until_it_speaks(node))
+
+    async def _until_it_speaks(self, node: NodeAddress) -> None:
+        while await self._prober.ask(node, seconds=ANSWERS_WITHIN) is None:
+            await asyncio.sleep(EVERY)
+        self.silent.discard(node.name)
+        self._changed(node.name)
+
+    def _start(self, node: NodeAddress, work: Coroutine[Any, Any, None]) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._asking[node.name] = task
+        task.add_done_callback(lambda _: self._asking.pop(node.name, None))
+
+    async def aclose(self) -> None:
+        tasks = list(self._asking.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._prober.rest()

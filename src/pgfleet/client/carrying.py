@@ -1,0 +1,72 @@
+"""The token of whoever is calling, carried in a context variable: what this caller has written, its reads must see.
+
+A context is asyncio's: a task has that of whoever made it. The carrier in it is one object that its tasks share, so what a child
+task wrote, its parent sees, where the parent had a carrier before: :meth:`Carrying.after` gives it one.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from contextvars import Token as Before
+from types import TracebackType
+from typing import Self
+
+from pgfleet.routing.token import Position, Token
+
+
+class Carrier:
+    """One caller's token; it only grows."""
+
+    __slots__ = ("token",)
+
+    def __init__(self, token: Token) -> None:
+        self.token = token
+
+
+class Carrying:
+    """The carriers of one fleet's callers."""
+
+    def __init__(self) -> None:
+        self._here: ContextVar[Carrier | None] = ContextVar("pgfleet-token", default=None)
+
+    def positions(self, shard: str) -> tuple[Position, ...]:
+        """What this caller's reads of ``shard`` must see; nothing: anything will do."""
+        carrier = self._here.get()
+        return () if carrier is None else carrier.token.positions.get(shard, ())
+
+    def token(self) -> Token:
+        """This caller's token."""
+        carrier = self._here.get()
+        return Token() if carrier is None else carrier.token
+
+    def wrote(self, shard: str, position: Position) -> None:
+        """This caller wrote to ``shard``, up to ``position``."""
+        carrier = self._here.get()
+        if carrier is None:
+            carrier = Carrier(Token())
+            self._here.set(carrier)
+        carrier.token = carrier.token.with_position(shard, position)
+
+    def replace(self, shard: str, positions: tuple[Position, ...]) -> None:
+        """Positions on ``shard`` that are all part of its history may be told as one."""
+        carrier = self._here.get()
+        if carrier is not None:
+            carrier.token = Token({**carrier.token.positions, shard: positions})
+
+    def after(self, token: Token) -> After:
+        """From here on (to the end of a ``with``, where there is one) this caller's reads see what ``token`` speaks of."""
+        return After(self._here, Carrier(self.token().merged(token)))
+
+
+class After:
+    """In effect when it is made; ``with`` ends it again."""
+
+    def __init__(self, here: ContextVar[Carrier | None], carrier: Carrier) -> None:
+        self._here = here
+        self._before: Before[Carrier | None] = here.set(carrier)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._here.reset(self._before)

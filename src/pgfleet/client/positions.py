@@ -1,0 +1,105 @@
+"""How far each node has come: asked when somebody needs to know, remembered because it only grows.
+
+Nothing is polled while nobody waits. Questions to one node are shared: whoever asks while one is under way takes the next
+one's answer, together with all who came meanwhile (as commits share one flush of the log). So what a position is needed for
+costs one round trip, or none where an earlier answer was far enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from pgfleet.facts.addresses import NodeAddress
+from pgfleet.names import NodeName
+from pgfleet.routing.consistency import Mark, Proofs
+from pgfleet.runtime.clock import monotonic
+from pgfleet.topology.probe import OwnWord, Prober
+
+#: Seconds for one answer.
+ASK_SECONDS = 0.5
+
+
+class Positions:
+    """:param login: per node, how it is asked. :param heard: told every answer, for whoever keeps histories."""
+
+    def __init__(self, prober: Prober, heard: Callable[[NodeName, OwnWord], None]) -> None:
+        self._prober, self._heard = prober, heard
+        self._words: dict[NodeName, OwnWord] = {}
+        self._proofs: dict[str, Proofs] = {}
+        self._asking: dict[NodeName, asyncio.Task[OwnWord | None]] = {}
+        self._next: dict[NodeName, asyncio.Task[OwnWord | None]] = {}
+
+    def replayed(self, node: NodeName) -> int:
+        """The farthest that ``node`` was seen at, bytes of WAL; -1 = never."""
+        word = self._words.get(node)
+        return -1 if word is None else word.position
+
+    def timeline(self, node: NodeName) -> int:
+        """The timeline it was last seen on; 0 = never seen."""
+        word = self._words.get(node)
+        return 0 if word is None else word.timeline
+
+    def forget(self, shard: str) -> None:
+        """The shard has another primary: its nodes may be rewound, and positions mean another history."""
+        for node in [node for node in self._words if node.shard == shard]:
+            del self._words[node]
+        self._proofs.pop(shard, None)
+
+    async def ask(self, node: NodeAddress) -> OwnWord | None:
+        """Its word, given after this call began; None: it gave none in time. Shared with all who ask meanwhile."""
+        name = node.name
+        task = self._next.get(name)
+        if task is None:
+            before = self._asking.get(name)
+            task = asyncio.get_running_loop().create_task(self._ask(node, before))
+            if before is not None:
+                self._next[name] = task
+            else:
+                self._asking[name] = task
+        return await asyncio.shield(task)
+
+    async def _ask(self, node: NodeAddress, before: asyncio.Task[OwnWord | None] | None) -> OwnWord | None:
+        name = node.name
+        if before is not None:
+            await asyncio.wait([before])
+            self._asking[name] = self._next.pop(name)
+        began = monotonic()
+        try:
+            word = await self._prober.ask(node, seconds=ASK_SECONDS)
+        finally:
+            if name not in self._next:
+                self._asking.pop(name, None)
+        if word is not None:
+            self._learn(name, word, began)
+        return word
+
+    def _learn(self, name: NodeName, word: OwnWord, began: float) -> None:
+        self._heard(name, word)
+        known = self._words.get(name)
+        if known is None or (word.timeline, word.position) > (known.timeline, known.position):
+            self._words[name] = word
+        proofs = self._proofs.get(name.shard)
+        if not word.recovering:
+            if proofs is None or proofs.primary != name:
+                proofs = Proofs(name)
+            self._proofs[name.shard] = proofs.marked(Mark(word.position, began))
+        elif proofs is not None:
+            self._proofs[name.shard] = proofs.replayed(name, word.position)
+
+    def fresh(self, shard: str, max_staleness: float) -> frozenset[NodeName]:
+        """The replicas that are proven to be at most ``max_staleness`` seconds behind now."""
+        proofs = self._proofs.get(shard)
+        return frozenset() if proofs is None else proofs.fresh(max_staleness, monotonic())
+
+    async def prove(self, primary: NodeAddress, replicas: Sequence[NodeAddress]) -> None:
+        """Ask the primary where it is, then the replicas whether they have come so far."""
+        if await self.ask(primary) is not None:
+            await asyncio.gather(*(self.ask(node) for node in replicas))
+
+    async def aclose(self) -> None:
+        tasks = [*self._asking.values(), *self._next.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._prober.rest()

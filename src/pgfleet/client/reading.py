@@ -1,0 +1,208 @@
+"""Reads: from a near replica that is fresh enough, sent again elsewhere when a node fails, within one deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from pgfleet.client.borrowing import Borrowing
+from pgfleet.client.carrying import Carrying
+from pgfleet.client.freshness import ANY, Wanted, fresh_enough
+from pgfleet.client.hedging import Latencies, patience
+from pgfleet.client.pools import NodePool
+from pgfleet.client.router import Router
+from pgfleet.client.trouble import BROKEN, lost, read_again
+from pgfleet.errors import WriteInRead
+from pgfleet.names import NodeName
+from pgfleet.runtime.clock import Deadline, monotonic
+from pgfleet.runtime.sql import Connection
+
+#: The share of what is left that one node may take of a read, while another could answer.
+SHARE = 0.5
+#: Seconds left below which nobody else is tried any more.
+TOO_LATE = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One read: of what, and how fresh. :param hedge: a quantile (``p95``) or seconds, after which a second node is asked."""
+
+    table: str
+    shard: str
+    wanted: Wanted = ANY
+    hedge: str | float | None = None
+
+
+class Reader:
+    """The reads of one fleet."""
+
+    def __init__(self, router: Router, carrying: Carrying) -> None:
+        self._router, self._carrying = router, carrying
+        self._borrowing = Borrowing(router)
+        self._latencies: dict[str, Latencies] = {}
+        self._losers: set[asyncio.Task[Any]] = set()
+
+    async def fetch(self, read: Read, sql: str, args: tuple[Any, ...], seconds: float) -> list[asyncpg.Record]:
+        """Rows of one statement.
+
+        :param seconds: the deadline.
+        """
+        # Most reads ask for nothing special, and find a connection that is free: for these nothing is made.
+        if read.hedge is None and read.wanted.max_staleness is None and (lane := self._router.lanes.get(read.shard)):
+            self._router.turn += 1
+            pool = lane.pools[self._router.turn % len(lane.pools)] if lane.pools else None
+            if pool is not None and (not read.wanted.after or self._has(pool, read)):
+                connection = pool.take()
+                if connection is not None:
+                    began = monotonic()
+                    share = seconds * SHARE if lane.others and seconds > TOO_LATE else seconds
+                    try:
+                        rows = await connection.ask(sql, args, share)
+                    except BaseException as error:  # noqa: BLE001 - raised again, unless it may be sent again
+                        self._failed(read, pool, connection, error)
+                        left = Deadline(began + seconds, seconds)
+                        return await self._fetch(read, sql, args, left, avoid={pool.node.name}, because=error)
+                    pool.release(connection)
+                    return rows
+        deadline = Deadline.after(seconds)
+        if read.hedge is not None:
+            return await self._hedged(read, sql, args, deadline)
+        return await self._fetch(read, sql, args, deadline)
+
+    def _has(self, pool: NodePool, read: Read) -> bool:
+        lsn = self._router.needed(read.shard, read.wanted.after)
+        return lsn is not None and self._router.holds(pool.node.name, lsn)
+
+    async def _fetch(
+        self, read: Read, sql: str, args: tuple[Any, ...], deadline: Deadline, *,
+        avoid: Collection[NodeName] = (), because: BaseException | None = None, told: list[NodeName] | None = None,
+    ) -> list[asyncpg.Record]:  # fmt: skip
+        """:param told: filled with every node that is asked."""
+        shunned = set(avoid)
+        waits_for = _said(because) if because is not None else "a node that can be read"
+        latencies = self._latencies.setdefault(read.shard, Latencies())
+        while deadline.left() > 0:
+            among = await fresh_enough(self._router, read.shard, read.wanted, deadline) if read.wanted else None
+            pool, connection = await self._borrowing.borrow(read.shard, "read", deadline, avoid=shunned, among=among)
+            node = pool.node.name
+            if told is not None:
+                told.append(node)
+            left = deadline.left()
+            others = len(self._router.route(read.shard).replicas) > 1
+            began = monotonic()
+            try:
+                rows = await connection.ask(sql, args, max(0.001, left * SHARE if others and left > TOO_LATE else left))
+            except BaseException as error:  # noqa: BLE001 - raised again, unless it may be sent again
+                self._failed(read, pool, connection, error)
+                waits_for = f"{node.member}: {_said(error)}"
+                shunned.add(node)
+                continue
+            pool.release(connection)
+            latencies.answered(monotonic() - began)
+            return rows
+        raise self._borrowing.late(read.shard, waits_for, deadline)
+
+    def _failed(self, read: Read, pool: NodePool, connection: Connection, error: BaseException) -> None:
+        """What a failed statement means: returns when it is worth sending again.
+
+        :raises: what the caller shall see.
+        """
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            pool.release(connection)
+            raise write_in_read(read.table, read.shard, error) from error
+        if not isinstance(error, (asyncpg.PostgresError, *BROKEN)):
+            pool.discard(connection)  # cancelled, or a mistake of somebody's
+            raise error
+        if lost(error):
+            pool.discard(connection)
+        else:
+            connection.touched = True
+            pool.release(connection)
+        if not isinstance(error, TimeoutError) and not read_again(error):
+            raise error
+        self._router.failed(pool.node.name, silent=lost(error))
+
+    async def _hedged(self, read: Read, sql: str, args: tuple[Any, ...], deadline: Deadline) -> list[asyncpg.Record]:
+        assert read.hedge is not None  # noqa: S101 - the caller looked
+        latencies = self._latencies.setdefault(read.shard, Latencies())
+        wait = patience(read.hedge, latencies)
+        asked: list[NodeName] = []
+        first = asyncio.ensure_future(self._fetch(read, sql, args, deadline, told=asked))
+        tasks = {first}
+        try:
+            done, _ = await asyncio.wait(tasks, timeout=wait)
+            if not done and latencies.spend():
+                second = asyncio.ensure_future(self._fetch(read, sql, args, deadline, avoid=tuple(asked)))
+                tasks.add(second)
+                self.hedges += 1
+            while tasks:
+                done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    if task.exception() is None or not tasks:
+                        return task.result()
+            raise self._borrowing.late(read.shard, "an answer", deadline)
+        except asyncio.CancelledError:
+            for task in tasks:
+                task.cancel()
+            raise
+        finally:
+            # The slower one is left to end: cutting it off would cost its connection.
+            for task in tasks:
+                self._losers.add(task)
+                task.add_done_callback(self._ended)
+
+    #: Second questions that were asked.
+    hedges = 0
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._losers.discard(task)
+        if not task.cancelled():
+            task.exception()  # somebody else answered: what became of this one is of no interest
+
+    @asynccontextmanager
+    async def block(
+        self, read: Read, seconds: float, *, isolation: str | None = None, session: bool = False
+    ) -> AsyncIterator[Connection]:
+        """A READ ONLY transaction, or with ``session`` a session of one's own, on a node that is fresh enough."""
+        deadline = Deadline.after(seconds)
+        among = await fresh_enough(self._router, read.shard, read.wanted, deadline) if read.wanted else None
+        async with self._borrowing.block(read.shard, "read", deadline, among=among, fresh=session) as (_, connection):
+            if not session:
+                await connection.control(f"begin{_isolation(isolation)} read only", max(0.001, deadline.left()))
+            try:
+                yield connection
+            except asyncpg.ReadOnlySQLTransactionError as error:
+                raise write_in_read(read.table, read.shard, error) from error
+
+    async def aclose(self) -> None:
+        for task in self._losers:
+            task.cancel()
+        await asyncio.gather(*self._losers, return_exceptions=True)
+
+
+def _isolation(level: str | None) -> str:
+    return "" if level is None else f" isolation level {isolation_level(level)}"
+
+
+def isolation_level(level: str) -> str:
+    """``level`` as SQL has it.
+
+    :raises ValueError: PostgreSQL has no such level.
+    """
+    word = level.replace("_", " ").lower()
+    if word not in ("read committed", "repeatable read", "serializable"):
+        raise ValueError(f"isolation is {level!r}; it is 'read committed', 'repeatable read' or 'serializable'")
+    return word
+
+
+def _said(error: BaseException) -> str:
+    return str(error) or ("no answer" if isinstance(error, TimeoutError) else type(error).__name__)
+
+
+def write_in_read(table: str, shard: str, error: asyncpg.PostgresError) -> WriteInRead:
+    return WriteInRead(f"a statement that writes to {table} was sent to read on {shard}", seen=[str(error)], hint="fleet.execute")

@@ -1,0 +1,62 @@
+"""What a shard's history says of a position: held, lost, or not to be told yet."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgfleet.routing.lineage import Held, Lineage, Lost, Untold, judge, needed
+from pgfleet.routing.token import Position
+
+#: Timeline 1 ended at 1000, 2 at 2000; 3 is being written.
+HISTORY = Lineage(3, {1: 1000, 2: 2000}, 77)
+
+
+@pytest.mark.parametrize(
+    ("position", "verdict"),
+    [
+        (Position(3, 2500, 2000, 77), Held),
+        (Position(1, 1000, 0, 77), Held),
+        (Position(1, 1001, 0, 77), Lost),
+        (Position(2, 2000, 1000, 77), Held),
+        (Position(2, 2001, 1000, 77), Lost),
+        (Position(3, 10, 2000, 78), Lost),
+        (Position(4, 10, 0, 77), Untold),
+        (Position(0, 0), Untold),
+        (Position(2, 1500, 900, 77), Lost),  # another timeline 2, which began at 900
+        (Position(2, 850, 900, 77), Held),  # what is before its begin, both have
+    ],
+)
+def test_judged(position: Position, verdict: type) -> None:
+    assert isinstance(judge(position, HISTORY), verdict)
+
+
+def test_where_an_old_timeline_ended_is_not_guessed() -> None:
+    assert isinstance(judge(Position(1, 10), Lineage(2)), Untold)
+
+
+def test_a_branch_that_nobody_followed_is_lost() -> None:
+    assert isinstance(judge(Position(2, 1500, 0, 77), Lineage(4, {1: 1000, 3: 3000}, 77)), Lost)
+
+
+def test_a_loss_goes_before_what_is_not_known() -> None:
+    assert needed([], HISTORY) == 0
+    assert needed([Position(3, 2100, 2000), Position(1, 400)], HISTORY) == 2100
+    assert isinstance(needed([Position(4, 1), Position(1, 5000)], HISTORY), Lost)
+    assert isinstance(needed([Position(4, 1), Position(1, 5)], HISTORY), Untold)
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=6, unique=True), st.data())
+def test_what_was_read_from_a_primary_is_held_by_every_later_one(ends: list[int], data: st.DataObject) -> None:
+    """A position at or before its timeline's end is held, however many promotions come; one beyond it is lost after the first."""
+    ends = sorted(ends)
+    timeline = data.draw(st.integers(1, len(ends)))
+    then = Lineage(timeline, dict(enumerate(ends[: timeline - 1], 1)), 5)
+    begin = then.begin(timeline)
+    inside = then.position(timeline, data.draw(st.integers(begin, ends[timeline - 1])))
+    beyond = then.position(timeline, ends[timeline - 1] + data.draw(st.integers(1, 1000)))
+    for later in range(timeline + 1, len(ends) + 2):
+        now = Lineage(later, dict(enumerate(ends[: later - 1], 1)), 5)
+        assert judge(inside, now) == Held(inside.lsn)
+        assert isinstance(judge(beyond, now), Lost)

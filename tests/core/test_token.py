@@ -1,0 +1,75 @@
+"""Tokens: equal ones have equal texts, they only grow, and what was changed on its way is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgfleet.errors import TokenUnreadable
+from pgfleet.routing.token import TIMELINES, Position, Token
+
+positions = st.builds(Position, st.integers(1, 9), st.integers(0, 2**63), st.integers(0, 2**40), st.integers(0, 2**64 - 1))
+tokens = st.lists(st.tuples(st.sampled_from(["stem", "humanities", "users-eu"]), positions), max_size=12).map(
+    lambda entries: _of(entries)
+)
+
+
+def _of(entries: list[tuple[str, Position]]) -> Token:
+    token = Token()
+    for shard, position in entries:
+        token = token.with_position(shard, position)
+    return token
+
+
+@given(tokens)
+def test_text_and_back(token: Token) -> None:
+    text = str(token)
+    assert Token.parse(text) == token
+    assert text.startswith("pgf1.")
+    assert all(character.isalnum() or character in "._-" for character in text), "fits a header, a cookie and a URL"
+
+
+@given(tokens, tokens)
+def test_merging_forgets_nothing(one: Token, other: Token) -> None:
+    both = one.merged(other)
+    for shard, position in [*one, *other]:
+        kept = [
+            p for p in both.of(shard) if (p.system, p.timeline, p.begin) == (position.system, position.timeline, position.begin)
+        ]
+        assert kept == [] or kept[0].lsn >= position.lsn
+        assert kept or len(both.of(shard)) == TIMELINES
+
+
+@given(tokens)
+def test_a_token_merged_with_itself_is_itself(token: Token) -> None:
+    assert token.merged(token) == token
+
+
+@given(st.text(max_size=60))
+def test_anything_else_is_refused(text: str) -> None:
+    try:
+        Token.parse(text)
+    except TokenUnreadable:
+        return
+    assert str(Token.parse(text)) == text
+
+
+@given(tokens, st.data())
+def test_what_was_changed_on_its_way_is_refused(token: Token, data: st.DataObject) -> None:
+    text = str(token.with_position("stem", Position(1, 5)))
+    at = data.draw(st.integers(5, len(text) - 2))
+    other = data.draw(st.sampled_from("ABCxyz019_-").filter(lambda c: c != text[at]))
+    with pytest.raises(TokenUnreadable):
+        Token.parse(text[:at] + other + text[at + 1 :])
+
+
+def test_a_token_of_another_version_is_refused() -> None:
+    with pytest.raises(TokenUnreadable, match="pgf2"):
+        Token.parse("pgf2.AAAA")
+
+
+def test_a_position_that_could_not_be_read_is_covered_by_a_later_one() -> None:
+    token = Token().with_position("stem", Position(0, 0))
+    assert token.of("stem") == (Position(0, 0),)
+    assert token.with_position("stem", Position(3, 7)).of("stem") == (Position(3, 7),)
