@@ -61,16 +61,22 @@ def explained(
     shard = placed.shard
     route = router.route(shard)
     why_not = {str(node.name.member): why for node in route.replicas if (why := refused(route, node))}
-    among, after = None, positions(shard)
+    after, has = positions(shard), ""
+    among = None
     if after:
         lsn = router.needed(shard, after)
-        among = [node.name for node in route.replicas if lsn is not None and router.holds(node.name, lsn)]
-        behind = "is not known to have this caller's last write yet; it would be asked"
-        why_not |= {n.name.member: behind for n in route.replicas if n.name not in among and n.name.member not in why_not}
+        known = [node.name for node in route.replicas if lsn is not None and router.holds(node.name, lsn)]
+        if known:
+            among = known
+            why_not |= {
+                n.name.member: "is not known to have this caller's last write" for n in route.replicas if n.name not in known
+            }
+        else:
+            has = "; it is asked whether it has this caller's last write, and if not the primary answers"
     read, write = router.choose(shard, "read", among=among), router.choose(shard, "write")
     return Explanation(
         table, str(key), shard, placed.because,
-        read.node.name.member if read else None, read.because if read else "no node can be read now",
+        read.node.name.member if read else None, read.because + has if read else "no node can be read now",
         write.node.name.member if write else None, write.because if write else route.because,
         why_not, router.table.version,
     )  # fmt: skip

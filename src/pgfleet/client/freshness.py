@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pgfleet.client.router import Router
 from pgfleet.errors import DeadlineExceeded, WriteLost
+from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import NodeName
 from pgfleet.routing.lineage import Lost, Untold, needed
 from pgfleet.routing.token import Position
@@ -47,23 +48,23 @@ async def fresh_enough(router: Router, shard: str, wanted: Wanted, deadline: Dea
     """
     until = min(deadline.at, monotonic() + CATCH_UP)
     pause = FIRST
-    while True:
-        replicas = router.replicas(shard)
-        names = _known(router, shard, wanted, [node.name for node in replicas])
-        if names:
+    while near := router.replicas(shard):
+        if (names := _known(router, shard, wanted, near)) or (names := await _ask(router, shard, wanted, near)):
             return names
-        await _ask(router, shard, wanted)
-        names = _known(router, shard, wanted, [node.name for node in replicas])
-        if names:
-            return names
-        if monotonic() >= until or not replicas:
-            return await _primary_alone(router, shard, wanted, deadline)
+        if monotonic() >= until:
+            break
         await asyncio.sleep(pause)
         pause = min(pause * 2, LAST)
+    # Nobody near has it: one that is far and has it still spares the primary.
+    others = [node for node in router.replicas(shard, anywhere=True) if node not in near]
+    if (names := _known(router, shard, wanted, others)) or (others and (names := await _ask(router, shard, wanted, others))):
+        return names
+    return await _primary_alone(router, shard, wanted, deadline)
 
 
-def _known(router: Router, shard: str, wanted: Wanted, replicas: Sequence[NodeName]) -> list[NodeName]:
-    names = list(replicas)
+def _known(router: Router, shard: str, wanted: Wanted, replicas: Sequence[NodeAddress]) -> list[NodeName]:
+    """Those of ``replicas`` that are known to be fresh enough."""
+    names = [node.name for node in replicas]
     if wanted.max_staleness is not None:
         fresh = router.positions.fresh(shard, wanted.max_staleness)
         names = [name for name in names if name in fresh]
@@ -88,12 +89,14 @@ def _needed(router: Router, shard: str, wanted: Wanted) -> int | None:
             return lsn
 
 
-async def _ask(router: Router, shard: str, wanted: Wanted) -> None:
-    primary, replicas = router.primary(shard), router.replicas(shard)
+async def _ask(router: Router, shard: str, wanted: Wanted, replicas: Sequence[NodeAddress]) -> list[NodeName]:
+    """Those of ``replicas`` that say they are."""
+    primary = router.primary(shard)
     if primary is not None and (wanted.max_staleness is not None or _needed(router, shard, wanted) is None):
         await router.positions.prove(primary, replicas)
     else:
         await asyncio.gather(*(router.positions.ask(node) for node in replicas))
+    return _known(router, shard, wanted, replicas)
 
 
 async def _primary_alone(router: Router, shard: str, wanted: Wanted, deadline: Deadline) -> Collection[NodeName]:

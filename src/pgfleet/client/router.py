@@ -128,10 +128,10 @@ class Router:
     def route(self, shard: str) -> ShardRoute:
         return self.table.shards.get(shard, ShardRoute(shard))
 
-    def replicas(self, shard: str) -> Sequence[NodeAddress]:
-        """The replicas that would be read from now, the best first ones; none: there is no readable one."""
-        route = self.route(shard)
-        nodes, _ = readable(replace(route, primary=None), region=self._region)
+    def replicas(self, shard: str, *, anywhere: bool = False) -> Sequence[NodeAddress]:
+        """The replicas that would be read from now: the nearest; with ``anywhere`` all that can be read."""
+        route = replace(self.route(shard), primary=None)
+        nodes, _ = readable(route, region=None if anywhere else self._region)
         return [self.addresses[node.name] for node in nodes]
 
     def primary(self, shard: str) -> NodeAddress | None:
