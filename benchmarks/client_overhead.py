@@ -32,7 +32,7 @@ from pgfleet.client.fleet import Fleet
 from pgfleet.client.open import open_fleet
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import NodeName
-from pgfleet.prove.fleets import SCHEMA, example
+from pgfleet.prove.fleets import SCHEMA, changed
 from pgfleet.prove.loading import load_questions
 from pgfleet.prove.machine import machine, versions
 from pgfleet.prove.questions import generate, subjects
@@ -134,12 +134,12 @@ async def gathered(fleet: Fleet, pools: list[asyncpg.Pool], rounds: int, seconds
 
 
 def routing(fleet: Fleet, calls: int = 100_000) -> float:
-    """Microseconds of one decision: placement, freshness, node."""
+    """Microseconds of one decision, as `fetch` takes it: which shard, whether anything is asked of freshness, which node."""
     parts = fleet._open
     began = time.perf_counter()
     for _ in range(calls):
         read = fleet._read(parts, "questions", KEY, None, None)
-        parts.router.choose(read.shard, "read")
+        parts.reader.pool(read)
     return (time.perf_counter() - began) / calls * 1e6
 
 
@@ -240,7 +240,9 @@ async def connection_of(node: NodeAddress, login: Login) -> asyncpg.Connection[A
 async def main(asked: argparse.Namespace) -> dict[str, Any]:
     if asked.state is not None:
         return await measured(asked.state, asked.rounds, asked.seconds)
-    async with staged(example("question-bank-demo")) as stage:
+    # All three ways have their connections open at the same time.
+    text = changed("question-bank-demo", lambda fleet: fleet.update(pools={"max_connections": 200}), "room for all connections")
+    async with staged(text) as stage:
         await stage.apply()
         await stage.whole(list(stage.fleet.shards))
         await stage.migrate(SCHEMA)

@@ -50,7 +50,7 @@ class Borrowing:
                 return pool, await pool.acquire(deadline, fresh=fresh)
             except CannotConnect as error:
                 waits_for = error.message
-                router.failed(node, silent=mode == "read")
+                router.failed(node, silent=mode == "read" and error.state is None)
                 shunned.add(node)
                 if mode == "write":
                     await router.change(deadline, PAUSE)

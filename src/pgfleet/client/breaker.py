@@ -12,6 +12,7 @@ from typing import Any
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import NodeName
 from pgfleet.topology.probe import Prober
+from pgfleet.topology.watch import FULL
 
 #: Seconds that a node has to answer a question that is about nothing.
 ANSWERS_WITHIN = 0.5
@@ -40,7 +41,7 @@ class Breaker:
             return
 
         async def look() -> None:
-            if await self._prober.ask(node, seconds=ANSWERS_WITHIN) is None:
+            if not await self._answers(node):
                 self.silent.add(node.name)
                 self._changed(node.name)
                 fell_silent()
@@ -53,10 +54,14 @@ class Breaker:
             self._start(node, self._until_it_speaks(node))
 
     async def _until_it_speaks(self, node: NodeAddress) -> None:
-        while await self._prober.ask(node, seconds=ANSWERS_WITHIN) is None:
+        while not await self._answers(node):
             await asyncio.sleep(EVERY)
         self.silent.discard(node.name)
         self._changed(node.name)
+
+    async def _answers(self, node: NodeAddress) -> bool:
+        """Whether it says anything in time; that it is full is something."""
+        return await self._prober.ask(node, seconds=ANSWERS_WITHIN) is not None or self._prober.refused.get(node.name) == FULL
 
     def _start(self, node: NodeAddress, work: Coroutine[Any, Any, None]) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)

@@ -53,30 +53,37 @@ class Reader:
         :param seconds: the deadline.
         """
         # Most reads ask for nothing special, and find a connection that is free: for these nothing is made.
-        if read.hedge is None and read.wanted.max_staleness is None and (lane := self._router.lanes.get(read.shard)):
-            self._router.turn += 1
-            pool = lane.pools[self._router.turn % len(lane.pools)] if lane.pools else None
-            if pool is not None and (not read.wanted.after or self._has(pool, read)):
-                connection = pool.take()
-                if connection is not None:
-                    began = monotonic()
-                    share = seconds * SHARE if lane.others and seconds > TOO_LATE else seconds
-                    try:
-                        rows = await connection.ask(sql, args, share)
-                    except BaseException as error:  # noqa: BLE001 - raised again, unless it may be sent again
-                        self._failed(read, pool, connection, error)
-                        left = Deadline(began + seconds, seconds)
-                        return await self._fetch(read, sql, args, left, avoid={pool.node.name}, because=error)
-                    pool.release(connection)
-                    return rows
+        pool = self.pool(read)
+        connection = pool.take() if pool is not None else None
+        if pool is not None and connection is not None:
+            began = monotonic()
+            share = seconds * SHARE if self._router.lanes[read.shard].others and seconds > TOO_LATE else seconds
+            try:
+                rows = await connection.ask(sql, args, share)
+            except BaseException as error:  # noqa: BLE001 - raised again, unless it may be sent again
+                self._failed(read, pool, connection, error)
+                left = Deadline(began + seconds, seconds)
+                return await self._fetch(read, sql, args, left, avoid={pool.node.name}, because=error)
+            pool.release(connection)
+            return rows
         deadline = Deadline.after(seconds)
         if read.hedge is not None:
             return await self._hedged(read, sql, args, deadline)
         return await self._fetch(read, sql, args, deadline)
 
-    def _has(self, pool: NodePool, read: Read) -> bool:
-        lsn = self._router.needed(read.shard, read.wanted.after)
-        return lsn is not None and self._router.holds(pool.node.name, lsn)
+    def pool(self, read: Read) -> NodePool | None:
+        """Whose connection a read takes that needs nothing but what is known already; None: there is more to it."""
+        router, wanted = self._router, read.wanted
+        lane = router.lanes.get(read.shard)
+        if lane is None or not lane.pools or read.hedge is not None or wanted.max_staleness is not None:
+            return None
+        router.turn += 1
+        pool = lane.pools[router.turn % len(lane.pools)]
+        if wanted.after:
+            lsn = router.needed(read.shard, wanted.after)
+            if lsn is None or not router.holds(pool.node.name, lsn):
+                return None
+        return pool
 
     async def _fetch(
         self, read: Read, sql: str, args: tuple[Any, ...], deadline: Deadline, *,

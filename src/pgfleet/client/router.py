@@ -246,8 +246,9 @@ class Router:
         self._has_history(shard, Lineage(timeline, topology.ends or known.ends, topology.system or known.system))
         self._publish(shard)
         after = self.route(shard).primary
-        if before is not None and (after is None or after.name != before.name):
-            # It may be writable still, in its own opinion; nothing of ours shall reach it.
+        if before is not None and topology.primary != before.name:
+            # It may be writable still, in its own opinion; nothing of ours shall reach it. (One that has its lock and does not
+            # answer keeps its connections: what was sent there may be done yet.)
             self.pool(before.name, "write").drop()
         if after is not None and (before is None or before.name != after.name):
             self._spawn(self.pool(after.name, "write").warm(WARM))

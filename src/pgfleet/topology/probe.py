@@ -16,7 +16,7 @@ from pgfleet.errors import CannotConnect
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import NodeName
 from pgfleet.runtime.clock import monotonic
-from pgfleet.runtime.sql import Connection, Login, connect
+from pgfleet.runtime.sql import Connection, Login, connect, sqlstate
 
 # The timeline a primary writes is the first part of its WAL's file name. A replica's is in its control file: that of the last
 # restartpoint, or of the WAL that it has replayed and flushed since. CASE is not evaluated early here: the functions are
@@ -51,6 +51,8 @@ class Prober:
     def __init__(self, login: Login, *, seconds: float = 1.0) -> None:
         self._login, self._seconds = login, seconds
         self._kept: dict[NodeName, Connection] = {}
+        #: Nodes that refused our last question in so many words (an SQLSTATE): they are full, or starting, and not silent.
+        self.refused: dict[NodeName, str] = {}
 
     async def ask(self, node: NodeAddress, *, seconds: float | None = None) -> OwnWord | None:
         """Its word; None: it gave none in time."""
@@ -63,7 +65,11 @@ class Prober:
                     )
                 began = monotonic()
                 row = await connection.fetchrow(_ASK)
-        except (CannotConnect, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError):
+        except CannotConnect as error:
+            self._heard(node.name, error.state)
+            return None
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
+            self._heard(node.name, sqlstate(error))
             if connection is not None:
                 connection.terminate()
             return None
@@ -71,6 +77,7 @@ class Prober:
             if connection is not None:
                 connection.terminate()
             raise
+        self._heard(node.name, None)
         self._keep(node.name, connection)
         return None if row is None else OwnWord(row[0], row[1], row[2], monotonic() - began)
 
@@ -93,6 +100,12 @@ class Prober:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
         return words
+
+    def _heard(self, node: NodeName, state: str | None) -> None:
+        if state is None:
+            self.refused.pop(node, None)
+        else:
+            self.refused[node] = state
 
     def rest(self) -> None:
         """Let every kept connection go."""

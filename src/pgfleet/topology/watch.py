@@ -30,6 +30,8 @@ EAGER, CALM, PATIENCE = 0.015, 0.25, 10.0
 WITHOUT_ETCD = 1.0
 #: Seconds that a switchover which was asked for may keep writes waiting, if nothing comes of it.
 DRAIN = 3.0
+#: SQLSTATE too_many_connections.
+FULL = "53300"
 #: Seconds within which a shard's keys are not read a second time because of a doubt.
 REREAD = 0.5
 
@@ -210,6 +212,9 @@ class FleetWatch:
             return False  # it has moved on meanwhile
         words = {leader: word} if word is not None else {}
         primary, because = decide(words, leader=leader, etcd_answers=True)
+        if word is None and view.topology.announced and self._prober.refused.get(leader) == FULL:
+            # It said so itself, by Patroni; for our question it has no connection left, which is an answer.
+            primary, because = leader, "it holds Patroni's lock and announces itself (and has no connection left)"
         self._publish(replace(view, primary=primary, because=because))
         return primary is not None
 
