@@ -11,10 +11,11 @@ from typing import Any
 import asyncpg
 
 from pgfleet.client.borrowing import Borrowing
+from pgfleet.client.breaker import ANSWERS_WITHIN
 from pgfleet.client.carrying import Carrying
 from pgfleet.client.freshness import ANY, Wanted, fresh_enough
 from pgfleet.client.hedging import Latencies, patience
-from pgfleet.client.pools import NodePool
+from pgfleet.client.pools import SILENCE, NodePool
 from pgfleet.client.router import Router
 from pgfleet.client.trouble import BROKEN, lost, read_again
 from pgfleet.errors import WriteInRead
@@ -22,8 +23,9 @@ from pgfleet.names import NodeName
 from pgfleet.runtime.clock import Deadline, monotonic
 from pgfleet.runtime.sql import Connection
 
-#: The share of what is left that one node may take of a read, while another could answer.
-SHARE = 0.5
+#: Seconds within which a node that hangs is found out (client/pools.py, client/breaker.py), and its reads are sent elsewhere. A
+#: deadline that is shorter does not wait for that: half of it is the first node's.
+FOUND_OUT = SILENCE * 2 + ANSWERS_WITHIN
 #: Seconds left below which nobody else is tried any more.
 TOO_LATE = 0.2
 
@@ -57,9 +59,9 @@ class Reader:
         connection = pool.take() if pool is not None else None
         if pool is not None and connection is not None:
             began = monotonic()
-            share = seconds * SHARE if self._router.lanes[read.shard].others and seconds > TOO_LATE else seconds
+            others = self._router.lanes[read.shard].others
             try:
-                rows = await connection.ask(sql, args, share)
+                rows = await connection.ask(sql, args, seconds if seconds > FOUND_OUT else _patience(seconds, others=others))
             except BaseException as error:  # noqa: BLE001 - raised again, unless it may be sent again
                 self._failed(read, pool, connection, error)
                 left = Deadline(began + seconds, seconds)
@@ -100,10 +102,10 @@ class Reader:
             if told is not None:
                 told.append(node)
             left = deadline.left()
-            others = len(self._router.route(read.shard).replicas) > 1
+            others = self._router.lanes[read.shard].others
             began = monotonic()
             try:
-                rows = await connection.ask(sql, args, max(0.001, left * SHARE if others and left > TOO_LATE else left))
+                rows = await connection.ask(sql, args, _patience(left, others=others))
             except BaseException as error:  # noqa: BLE001 - raised again, unless it may be sent again
                 self._failed(read, pool, connection, error)
                 waits_for = f"{node.member}: {_said(error)}"
@@ -132,7 +134,10 @@ class Reader:
             pool.release(connection)
         if not isinstance(error, TimeoutError) and not read_again(error):
             raise error
-        self._router.failed(pool.node.name, silent=lost(error))
+        # Lateness may be the query's own: then the node is asked, and is silent only if it says nothing.
+        self._router.failed(pool.node.name, silent=lost(error) and not isinstance(error, TimeoutError))
+        if isinstance(error, TimeoutError):
+            self._router.suspect(pool)
 
     async def _hedged(self, read: Read, sql: str, args: tuple[Any, ...], deadline: Deadline) -> list[asyncpg.Record]:
         assert read.hedge is not None  # noqa: S101 - the caller looked
@@ -190,6 +195,11 @@ class Reader:
         for task in self._losers:
             task.cancel()
         await asyncio.gather(*self._losers, return_exceptions=True)
+
+
+def _patience(left: float, *, others: bool) -> float:
+    """Seconds that one node has, of those that are left."""
+    return max(0.001, left / 2 if others and TOO_LATE < left <= FOUND_OUT else left)
 
 
 def _isolation(level: str | None) -> str:

@@ -179,7 +179,7 @@ class Router:
             settings = SETTINGS[mode] | ({"pgfleet.epoch": self._epoch} if mode == "write" and self._epoch else {})
             budget = self._budgets.setdefault(node, Budget(self._size))
             catalogue = self._catalogues.setdefault(node.shard, Catalogue())
-            stuck = self._read_stuck if mode == "read" else self._write_stuck
+            stuck = self.suspect if mode == "read" else self._write_stuck
             pool = NodePool(address, self._opened.login_of(address), settings, budget, catalogue, stuck=stuck)
             self._pools[node, mode] = pool
         return pool
@@ -216,8 +216,8 @@ class Router:
         if silent:
             self.breaker.opened(self.addresses[node])
 
-    def _read_stuck(self, pool: NodePool) -> None:
-        # Reads go elsewhere; so those that wait for a node that is silent are cut off and sent again.
+    def suspect(self, pool: NodePool) -> None:
+        """``pool``'s node may hang: ask it. If it does, those that wait for it are cut off, and their reads sent elsewhere."""
         self.breaker.suspect(pool.node, pool.drop)
 
     def _write_stuck(self, pool: NodePool) -> None:
