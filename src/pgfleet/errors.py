@@ -161,7 +161,7 @@ class WrongUsage(PgfleetError):
 
 
 class FileUnreadable(WrongUsage):
-    """The file that declares the fleet is absent or cannot be read as UTF-8 text.
+    """The file that declares the fleet, or another that the command line names, is absent or cannot be read or written.
 
     pgfleet reads ``fleet.yaml`` of the working folder unless ``-f FILE`` says otherwise. ``pgfleet init`` writes one
     to start from.
@@ -644,3 +644,24 @@ class NotResolvable(Refused):
     """
 
     code = "PGF-F207"
+
+
+class StateUnusable(Unreachable):
+    """The folder that holds the state of fleets, or something in it, cannot be made, read, written or removed.
+
+    The message says what the file system said: no right to it, a full or read-only disk, a path that is too long or is no
+    folder. The folder is what ``--state`` says, else ``PGFLEET_STATE``, else /var/lib/pgfleet for root and
+    ``~/.local/state/pgfleet`` for anybody else.
+    """
+
+    code = "PGF-U140"
+
+
+class NoFleetsFolder(Refused):
+    """Where the fleet's state would be there is a folder with something else in it, and nothing in it is a fleet's.
+
+    pgfleet writes into its folder, and ``pgfleet destroy`` deletes it, so it takes none that it has not made. Name
+    another folder (``--state``), give the fleet another name, or move away what is there.
+    """
+
+    code = "PGF-F140"

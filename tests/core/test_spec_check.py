@@ -159,14 +159,14 @@ ERRORS = [
         "elsewhere: {hash: 64, over: [a, b]}",
     ),
     (table("{place: {a: [x], b: [y]}}"), codes.MISSING_KEY, "9: t: {place: {a: [", "key: id"),
-    (BASE.replace(TABLE, TABLE + "  u: {with: t, place: {a: [z]}}\n"), codes.WITH, "10: place: {a: [z]}}", ""),
-    (BASE.replace(TABLE, TABLE + "  u: {with: u}\n"), codes.WITH, "10: u}", ""),
+    (BASE.replace(TABLE, TABLE + "  u: {with: t, place: {a: [z]}}\n"), codes.WITH, "10: place: {a: [z]}}", "remove it"),
+    (BASE.replace(TABLE, TABLE + "  u: {with: u}\n"), codes.WITH, "10: u}", "key: id   instead of `with`, on one of them"),
     (table("{key: k, elsewhere: {hash: 8, over: [a, b, a]}}"), codes.SPREAD, "9: a, b, a]}}", "over: [a, b]"),
     (
         table("{key: k, elsewhere: {hash: 8, over: []}, place: {a: [x], b: [y]}}"),
         codes.SPREAD,
         "9: []}, place: {a:",
-        "",
+        "over: [a, b]",
     ),
     (
         table("{key: k, elsewhere: {hash: 1, over: [a, b]}}"),
@@ -177,7 +177,7 @@ ERRORS = [
     (table("{key: k, place: {a: [{x: {hash: id, over: [b]}}]}}"), codes.SPREAD, "9: [b]}}]}}", "over: [a, b]"),
     (table("{key: k, place: {a: [{x: {hash: k, over: [a, b]}}]}}"), codes.SPREAD, "9: k, over: [a, b]}", "hash: id"),
     (table("{key: k, place: {a: [x], b: [y]}, lookups: {m: []}}"), codes.LOOKUP, "9: []}}", "m: [m]"),
-    (table("{key: k, place: {a: [x], b: [y]}, lookups: {m: [k]}}"), codes.LOOKUP, "9: [k]}}", ""),
+    (table("{key: k, place: {a: [x], b: [y]}, lookups: {m: [k]}}"), codes.LOOKUP, "9: [k]}}", "remove it"),
     (table("{key: k, place: {a: [x], b: [y]}, lookups: {m: [c, c]}}"), codes.LOOKUP, "9: [c, c]}}", "[c]"),
     (
         BASE.replace("{group: g}", "{group: g, residency: [us, eu, ap]}").replace("b: [y]}", "b: [y]}, lookups: {m: [c]}"),
@@ -203,7 +203,7 @@ ERRORS = [
     (shards("{group: g, settings: {archive_command: x}}"), codes.FORBIDDEN_SETTING, "6: archive_command:", "remove it"),
     (shards("{group: g, settings: {max_connections: 5}}"), codes.FORBIDDEN_SETTING, "6: max_connections:", "remove it"),
     (BASE + "settings: {Work_Mem: 4MB}\n", codes.SETTING_NAME, "11: Work_Mem: 4MB}", "work_mem"),
-    (BASE + 'settings: {work_mem: "4MB\\nfsync = off"}\n', codes.VALUE, '11: "4MB\\nfsync = of', ""),
+    (BASE + 'settings: {work_mem: "4MB\\nfsync = off"}\n', codes.VALUE, '11: "4MB\\nfsync = of', '"4MB"'),
     (
         BASE.replace("size: 10", "size: 40") + "through: pooler\n",
         codes.CONNECTIONS,
@@ -222,21 +222,31 @@ WARNINGS = [
         "default_pool_size: 5",
     ),
     (BASE + "postgres: 17\n", codes.UNTESTED, "11: 17", "postgres: 15"),
-    (table("{key: k, place: {a: [x]}}"), codes.EMPTY_SHARD, "7: b: {group: g}", ""),
+    (table("{key: k, place: {a: [x]}}"), codes.EMPTY_SHARD, "7: b: {group: g}", "place: {b: [KEY]}   or remove it"),
     (
         shards("{group: g, sync: 0}", "promises: {crash: {rpo: 5 s}, silent: {rpo: 5 s}}\n"),
         codes.NOT_BOUNDED,
         "6: 0}",
         "sync: 1",
     ),
-    (BASE + "promises: {silent: {rto: 1 h}, availability: 99.99 %}\n", codes.AVAILABILITY, "11: 99.99 %}", ""),
+    (
+        BASE + "promises: {silent: {rto: 1 h}, availability: 99.99 %}\n",
+        codes.AVAILABILITY,
+        "11: 99.99 %}",
+        "availability: 99.86 %",
+    ),
     (
         shards("{home: us, voters: {us: 1, eu: 2}}", "promises: {region: {rto: 1 min}}\n"),
         codes.REGION_LOSS,
         "6: {us: 1, eu: 2}}",
         "sync: 2",
     ),
-    (BASE.replace("eu: 1, ap: 1", "eu: 20, ap: 12"), codes.MANY_NODES, "5: shards:", ""),
+    (
+        BASE.replace("eu: 1, ap: 1", "eu: 20, ap: 12"),
+        codes.MANY_NODES,
+        "5: shards:",
+        "voters: {home: 2}   or fewer readers, where the machine is small",
+    ),
 ]
 
 
@@ -284,6 +294,10 @@ def test_every_code_is_used_and_explained() -> None:
         assert code.title
         assert code.cause
         assert code.remedy
+
+
+def test_every_message_says_what_to_write_instead() -> None:
+    assert [text for text, _, _, hint in ERRORS + WARNINGS if not hint] == []
 
 
 def test_every_rule_is_shown_here() -> None:

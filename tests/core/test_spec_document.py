@@ -98,15 +98,44 @@ def test_duplicate_keys_are_all_told_and_the_first_counts() -> None:
         ("a: " + "[" * 200 + "]" * 200, codes.TOO_LARGE, f"f:1:{4 + MAX_DEPTH}"),
         ("a: " + "[" * 200_000, codes.TOO_LARGE, f"f:1:{4 + MAX_DEPTH}"),
         ("#" * 1_000_001, codes.TOO_LARGE, "f:1:1"),
+        ("a: 1\nb: caf\udce9\n", codes.ENCODING, "f:2:7"),
+        ("\udcff\udcfea\0", codes.ENCODING, "f:1:1"),
     ],
 )
 def test_mistakes_that_end_the_reading(text: str, code: str, where: str) -> None:
     document = read_document("f", text)
     assert [(m.code, str(m.position)) for m in document.mistakes] == [(code, where)]
     assert document.root is None
+    assert document.mistakes[0].hint, "every message says what to do"
 
 
-@given(st.text(alphabet=st.sampled_from("ab: -[]{},&*!|>'\"#%@`?\n\t\x00\ud7ff1.é\x85"), max_size=60))
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("a: [1, 2\nb: 3\n", "close the { or [ that was opened in line 1, and put a comma between items"),
+        ("a: [1,\n", "close the { or [ that was opened before"),
+        ('a: "x\nb: 1\n', "close the quotation mark that was opened in line 1"),
+        ("a: 'x\n", "close the quotation mark that was opened in line 1"),
+        ("a:\n\tb: 1\n", "indent with spaces, not tabs:   expand -t 2 f"),
+        ("a: 1\n\tb: 1\n", "indent with spaces, not tabs:   expand -t 2 f"),
+        ("a: b: c\n", 'quote text that contains ": ":   a: "b: c"'),
+        ("a: 1\n b: 2\n", "begin it in the same column as the keys beside it:   b: 2"),
+        ("fleet f\nregions: {}\n", "the line before it lacks a colon:   fleet f:"),
+        ("a: @x\n", 'quote text that begins with % @ or `:   "@x"'),
+        ("a: !!str x\n", '"x"'),
+        ("a: !!seq [x]\n", "leave the tag out"),
+        ("a: \x1b[31m\n", 'remove it, or write it inside double quotes:   "\\x1b"'),
+        ("caf\udce9: 1\n", "iconv -f WINDOWS-1252 -t UTF-8 f > other.yaml"),
+        ("\udcff\udcfea\0", "iconv -f UTF-16 -t UTF-8 f > other.yaml"),
+        ("\x7fELF\0\udcff", "pgfleet init other.yaml   writes a good file to compare with"),
+        ("}", "pgfleet init other.yaml   writes a good file to compare with"),
+    ],
+)
+def test_a_hint_says_what_to_do(text: str, hint: str) -> None:
+    assert [m.hint for m in read_document("f", text).mistakes] == [hint]
+
+
+@given(st.text(alphabet=st.sampled_from("ab: -[]{},&*!|>'\"#%@`?\n\t\x00\ud7ff\udcff1.é\x85"), max_size=60))
 def test_no_text_is_too_strange(text: str) -> None:
     document = read_document("f", text)
     assert (document.root is None) <= bool(document.mistakes)
@@ -114,3 +143,4 @@ def test_no_text_is_too_strange(text: str) -> None:
     for mistake in document.mistakes:
         assert 1 <= mistake.position.line <= lines + 1
         assert mistake.position.column >= 1
+        assert mistake.hint

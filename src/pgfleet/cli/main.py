@@ -6,19 +6,22 @@ and it imports what is heavy (pydantic, httpx, asyncpg, rich) inside its functio
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pgfleet.cli import view
 from pgfleet.cli.options import HELP, Options, hoist
-from pgfleet.errors import PgfleetError, WrongUsage
+from pgfleet.errors import PgfleetError, StateUnusable, WrongUsage
 
 #: Name -> module below cli/commands and its function, in the order of ``--help``. A command that does not work is
 #: not here.
@@ -46,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # pydantic looks through every installed distribution for plugins: 20 ms, and nothing here uses one.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     options = Options(json="--json" in words)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that is not UTF-8, a terminal that is not: what cannot be written is escaped, and the rest is told.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options, rest = hoist(words, _takes_value)
         return _run(options, rest)
@@ -57,12 +63,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         return _quiet()
+    except OSError as error:
+        if (failure := _of_the_disk(error, options)) is not None:
+            view.error(failure, json=options.json)
+            return failure.exit_status
+        view.bug(error, json=options.json)
+        return 70
     except Exception as error:  # noqa: BLE001 - the outermost frame: what nobody foresaw gets its own exit status and a way to report it
         view.bug(error, json=options.json)
         return 70
 
 
+#: What a disk, a quota or the rights of a user say no with.
+_DISK = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP,
+)  # fmt: skip
+
+
+def _of_the_disk(error: OSError, options: Options) -> StateUnusable | None:
+    """What the file system said of the fleet's state, where it was that; None for any other error."""
+    from pgfleet.runtime.state import state_root
+
+    root = state_root(options.state)
+    name = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+    # A root that cannot even be looked for, such as one below /proc.
+    nowhere = error.errno == errno.ENOENT and name is not None and name in (root, *root.parents)
+    if error.errno not in _DISK and not nowhere:
+        return None
+    return StateUnusable(
+        f"the state of fleets in {root} cannot be used: {error.strerror}", seen=[str(name)] if name else [],
+        hint="--state DIR, or PGFLEET_STATE=DIR, names another folder; or be the user who applied the fleet",
+    )  # fmt: skip
+
+
 def _run(options: Options, words: Sequence[str]) -> int:
+    if options.json and not words:
+        raise WrongUsage("--json needs a command", hint="pgfleet --help")
     command: Any = typer.main.get_command(_app(_command_of(words)))
     try:
         with command.make_context("pgfleet", list(words), obj=options) as context:

@@ -35,18 +35,25 @@ class Options:
     state: str | None = None
 
     def text(self) -> str:
-        """The file's text.
+        """The file's text; a byte that is not UTF-8 is a lone surrogate in it, which spec/ tells with its place. No more
+        than spec/ will read, and one character: what is endless is too large.
 
         :raises FileUnreadable: there is no such file, or it may not be read.
         """
+        from pgfleet.spec.document import MAX_CHARACTERS
+
         try:
-            return Path(self.file).read_text(encoding="utf-8")
+            with Path(self.file).open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+                return stream.read(MAX_CHARACTERS + 1)
         except FileNotFoundError:
             raise FileUnreadable(
                 f"there is no {self.file} here", seen=[f"working folder {Path.cwd()}"], hint="pgfleet init"
             ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise FileUnreadable(f"{self.file} cannot be read", seen=[str(error)]) from None
+        except IsADirectoryError:
+            hint = f"pgfleet -f {Path(self.file) / DEFAULT_FILE} check"
+            raise FileUnreadable(f"{self.file} is a folder", seen=[f"working folder {Path.cwd()}"], hint=hint) from None
+        except OSError as error:
+            raise FileUnreadable(f"{self.file} cannot be read", seen=[str(error)], hint=f"ls -l {self.file}") from None
 
     def fleet(self) -> Fleet:
         """The fleet that the file declares.

@@ -46,7 +46,7 @@ def line(text: str = "") -> None:
 
 def clear() -> None:
     """An empty screen, where there is one."""
-    if coloured(sys.stdout):
+    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
         line("\033[2J\033[H")
 
 

@@ -13,6 +13,7 @@ async def destroy(driver: Driver, folder: Path, told: Callable[[str], None]) -> 
     """Take the fleet in ``folder`` down; false when there was none.
 
     :raises FleetBusy: somebody is changing it.
+    :raises NoFleetsFolder: what is there is somebody else's.
     """
     if not folder.exists():
         return False

@@ -10,7 +10,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pgfleet.errors import FleetBusy
+from pgfleet.errors import FleetBusy, NoFleetsFolder
+
+#: What a folder of ours has from its first moment to its last: this lock and the journal; the others for what an older or
+#: a killed process left.
+OURS = ("acting.lock", "journal.db", "addresses.json", "units.json")
 
 
 @contextmanager
@@ -19,8 +23,10 @@ def acting(folder: Path, what: str) -> Iterator[None]:
 
     :param what: ``apply``, ``destroy``, ``switchover``: told to who comes second.
     :raises FleetBusy: another process holds it.
+    :raises NoFleetsFolder: what is there is somebody else's.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    refuse_others(folder)
     with (folder / "acting.lock").open("a+") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -43,3 +49,14 @@ def _holder(text: str) -> str:
         return f"{holder['what']}, pid {holder['pid']}, since {holder['since']}"
     except (ValueError, KeyError):
         return "it has just begun"
+
+
+def refuse_others(folder: Path) -> None:
+    """:raises NoFleetsFolder: ``folder`` holds something, and nothing of it is a fleet's."""
+    there = sorted(entry.name for entry in folder.iterdir())
+    if there and not any(name in OURS for name in there):
+        more = f" and {len(there) - 3} more" if len(there) > 3 else ""
+        raise NoFleetsFolder(
+            f"{folder} holds something, and no fleet", seen=[f"{', '.join(there[:3])}{more}"],
+            hint="--state DIR, or another name in `fleet:`",
+        )  # fmt: skip

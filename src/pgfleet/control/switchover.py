@@ -9,6 +9,7 @@ from pgfleet.control.lock import acting
 from pgfleet.errors import NoSuchName
 from pgfleet.names import NodeName
 from pgfleet.providers.driver import Driver
+from pgfleet.runtime.state import read_addresses
 from pgfleet.spec.fleet import Fleet
 
 
@@ -31,8 +32,10 @@ def node_of(fleet: Fleet, shard: str, node: str | None) -> NodeName | None:
 async def switch_over(driver: Driver, folder: Path, shard: str, to: NodeName | None) -> NodeName:
     """Change the primary of ``shard`` to ``to``, or to the best candidate; the new primary.
 
+    :raises NotApplied: there is no such fleet here.
     :raises FleetBusy, NoCandidate, PatroniRefused, NotSettled: it did not happen.
     """
+    read_addresses(folder)  # before the lock, which makes the folder
     because = "a person asked for it" + (f", to {to.member}" if to is not None else "")
     with (
         acting(folder, "switchover"),

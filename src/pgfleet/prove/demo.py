@@ -134,6 +134,8 @@ async def _show_it(asked: Options, stage: Stage, questions: Mapping[str, list[Qu
         show.say(f"  everywhere() counts {sum(written.values()):,} questions: all that were acknowledged are there")
     return judged(observed) | {
         "fleet": stage.fleet.fleet, "nodes": nodes, "applied_seconds": round(applied, 2), "loaded_rows": loaded.rows,
+        "placed": {subject: stage.placement.shard("questions", subject).shard for subject in counts},
+        "questions_before": counts,
         "loaded_rows_per_second": round(loaded.rows_per_second), "questions": written,
     }  # fmt: skip
 
@@ -248,7 +250,7 @@ def _say_how_to_look(stage: Stage, show: Show) -> None:
 def main() -> int:
     asked = options()
     show = Show(as_json=asked.json)
-    return run_to_exit(demo(asked, show), as_json=asked.json)
+    return run_to_exit(demo(asked, show), show, as_json=asked.json)
 
 
 if __name__ == "__main__":

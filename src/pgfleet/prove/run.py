@@ -4,13 +4,13 @@ failed, was interrupted, or was told to end."""
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sys
 from collections.abc import Coroutine
 from typing import Any
 
 from pgfleet.errors import PgfleetError
+from pgfleet.prove.show import Show
 
 
 def first_of_ours(error: BaseException) -> BaseException:
@@ -21,8 +21,11 @@ def first_of_ours(error: BaseException) -> BaseException:
     return next((one for one in flat if isinstance(one, PgfleetError)), flat[0])
 
 
-def run_to_exit(program: Coroutine[Any, Any, None], *, as_json: bool = False) -> int:
-    """The exit status: an error's own (errors.py), 130 when interrupted, 143 when ended by SIGTERM."""
+def run_to_exit(program: Coroutine[Any, Any, None], show: Show, *, as_json: bool = False) -> int:
+    """The exit status: an error's own (errors.py), 130 when interrupted, 143 when ended by SIGTERM.
+
+    :param as_json: an error is the document on stdout, unless ``program`` has shown one before it failed.
+    """
     ended = []
 
     async def to_end() -> None:
@@ -48,8 +51,8 @@ def run_to_exit(program: Coroutine[Any, Any, None], *, as_json: bool = False) ->
         first = first_of_ours(error)
         if not isinstance(first, PgfleetError):
             raise
-        if as_json:
-            print(json.dumps({"error": first.to_json() | {"exit_status": first.exit_status}}, indent=2))
+        if as_json and not show.documented:
+            show.document({"error": first.to_json() | {"exit_status": first.exit_status}})
         print(first, file=sys.stderr)
         return first.exit_status
     return 0

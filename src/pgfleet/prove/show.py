@@ -26,6 +26,7 @@ class Show:
         self._console = Console(stderr=as_json, highlight=False, soft_wrap=True)
         self._began: dict[str, float] = {}
         self._start = time.monotonic()
+        self.documented = False  # whether stdout has its one document
 
     # -- progress of steps (control.apply.Teller) --
 
@@ -65,6 +66,7 @@ class Show:
         self._console.print(Text(text, style=style))
 
     def document(self, value: object) -> None:
+        self.documented = True
         print(json.dumps(value, indent=2, ensure_ascii=False, default=str), flush=True)
 
     @contextmanager

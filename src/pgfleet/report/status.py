@@ -1,4 +1,4 @@
-"""Status: the fleet as it is now, in a shape that programs may rely on (docs/reference/status.md)."""
+"""Status: the fleet as it is now, in a shape that programs may rely on (docs/reference/json.md)."""
 
 from __future__ import annotations
 

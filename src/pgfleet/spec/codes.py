@@ -61,6 +61,12 @@ NOT_A_MAPPING = _code(
     "It is empty, or something else than a mapping of keys to values.",
     "`pgfleet init` writes a file to start from.",
 )
+ENCODING = _code(
+    6,
+    "The file is not text",
+    "It holds bytes that are not UTF-8: it was saved in another encoding, or it is not a text file at all.",
+    "Save it as UTF-8, or convert it as the hint shows.",
+)
 
 # ── one value at a time
 UNKNOWN_KEY = _code(

@@ -7,6 +7,7 @@ aliases and tags are refused: a group says once what many shards share, and no s
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import yaml
 
 from pgfleet.diagnostics import Diagnostic, Position
 from pgfleet.spec import codes
+from pgfleet.spec.syntax import COMPARE, not_allowed, not_text, not_yaml
 
 #: A fleet of hundreds of shards is some 50 kB; a file beyond this is a mistake.
 MAX_CHARACTERS = 1_000_000
@@ -68,6 +70,9 @@ class Document:
     mistakes: list[Diagnostic] = field(default_factory=list)
 
 
+_SAY_IT_ONCE = "say it once in `groups:` and let shards name the group"
+
+
 class Fraction(float):
     """A number that remembers how it was written: ``1.10`` may have been meant as a word."""
 
@@ -92,6 +97,7 @@ def read_document(file: str, text: str) -> Document:
     """Read ``text``; every duplicate key is told, and the first mistake of syntax.
 
     :param file: how messages call the file.
+    :param text: decoded with ``surrogateescape``, so that a byte that is not UTF-8 has a place, too.
     """
     reader = _Reader(file)
     root: Value = None
@@ -101,9 +107,12 @@ def read_document(file: str, text: str) -> Document:
                 Diagnostic(
                     codes.TOO_LARGE,
                     Position(file, 1, 1),
-                    f"the file has {len(text)} characters; at most {MAX_CHARACTERS}",
+                    f"the file has more than {MAX_CHARACTERS} characters",
+                    hint="say it once in `groups:`, and place keys by `elsewhere: {hash: 64, over: [SHARD, …]}`",
                 )
             )
+        if (stray := not_text(file, text)) is not None:
+            raise _Stop(stray)
         root = reader.read(text)
     except _Stop as stop:
         reader.mistakes.append(stop.mistake)
@@ -135,13 +144,9 @@ class _Reader:
             events = yaml.parse(text, Loader=_LOADER)
             return self._document(events)
         except yaml.MarkedYAMLError as error:
-            raise _Stop(self._syntax(error)) from None
+            raise _Stop(not_yaml(self.file, text, error)) from None
         except yaml.reader.ReaderError as error:
-            before = text[: error.position] if isinstance(error.position, int) else ""
-            where = Position(self.file, before.count("\n") + 1, len(before) - before.rfind("\n"))
-            raise _Stop(
-                Diagnostic(codes.SYNTAX, where, f"the character #x{ord_of(error.character):04x} may not be in the file")
-            ) from None
+            raise _Stop(not_allowed(self.file, text, error)) from None
 
     def _document(self, events: Iterator[yaml.Event]) -> Value:
         root: Value = None
@@ -153,24 +158,26 @@ class _Reader:
                 case yaml.DocumentStartEvent():
                     documents += 1
                     if documents > 1:
-                        raise _Stop(self._mistake(codes.SYNTAX, event, "a second document begins here; a file holds one fleet"))
+                        raise _Stop(
+                            self._mistake(
+                                codes.SYNTAX, event, "a second document begins here; a file holds one fleet",
+                                hint="pgfleet -f other.yaml check   for a fleet in a file of its own, or remove this line",
+                            )
+                        )  # fmt: skip
                 case _:
                     root = self._value(event, events, ())
         return root
 
     def _value(self, event: yaml.Event, events: Iterator[yaml.Event], path: Path) -> Value:
         if len(path) > MAX_DEPTH:
-            raise _Stop(self._mistake(codes.TOO_LARGE, event, f"nested deeper than {MAX_DEPTH} levels"))
+            hint = "close the brackets that were opened before: a fleet needs eight levels"
+            raise _Stop(self._mistake(codes.TOO_LARGE, event, f"nested deeper than {MAX_DEPTH} levels", hint))
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise _Stop(
-                self._mistake(
-                    codes.ALIAS, event, "anchors and aliases are not used in a fleet file",
-                    hint="say it once in `groups:` and let shards name the group",
-                )
-            )  # fmt: skip
+            raise _Stop(self._mistake(codes.ALIAS, event, "anchors and aliases are not used in a fleet file", _SAY_IT_ONCE))
         tag = getattr(event, "tag", None)
         if tag is not None and not (tag == "!" and isinstance(event, yaml.ScalarEvent)):
-            raise _Stop(self._mistake(codes.ALIAS, event, f"tags are not used in a fleet file: {tag}"))
+            hint = json.dumps(event.value, ensure_ascii=False) if isinstance(event, yaml.ScalarEvent) else "leave the tag out"
+            raise _Stop(self._mistake(codes.ALIAS, event, f"tags are not used in a fleet file: {tag}", hint))
         self.values[path] = self._where(event)
         match event:
             case yaml.ScalarEvent():
@@ -179,7 +186,7 @@ class _Reader:
                 return self._items(events, path)
             case yaml.MappingStartEvent():
                 return self._pairs(events, path)
-        raise _Stop(self._mistake(codes.SYNTAX, event, "something else was expected here"))
+        raise _Stop(self._mistake(codes.SYNTAX, event, "something else was expected here", COMPARE))
 
     def _items(self, events: Iterator[yaml.Event], path: Path) -> list[Value]:
         items: list[Value] = []
@@ -191,14 +198,16 @@ class _Reader:
         pairs: dict[str, Value] = {}
         while not isinstance(event := next(events), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
-                raise _Stop(self._mistake(codes.SYNTAX, event, "a key must be a word, not a list or a mapping"))
+                raise _Stop(self._mistake(codes.SYNTAX, event, "a key must be a word, not a list or a mapping", "key: value"))
             if event.anchor or event.tag not in (None, "!"):
-                raise _Stop(self._mistake(codes.ALIAS, event, "anchors and tags are not used in a fleet file"))
+                raise _Stop(self._mistake(codes.ALIAS, event, "anchors and tags are not used in a fleet file", _SAY_IT_ONCE))
             key, where = event.value, self._where(event)
             inner = (*path, key)
             if key in pairs:
                 line = self.keys[inner][0]
-                self.mistakes.append(self._mistake(codes.DUPLICATE_KEY, event, f"`{key}` is said twice; first in line {line}"))
+                message = f"`{key}` is said twice; first in line {line}"
+                hint = f"remove this `{key}`, or the one in line {line}" if line != where[0] else f"remove one of both `{key}`"
+                self.mistakes.append(self._mistake(codes.DUPLICATE_KEY, event, message, hint))
                 kept = {p: at for p, at in self.values.items() if p[: len(inner)] == inner}
                 self._value(next(events), events, inner)  # read past it; the first one is kept
                 self.values |= kept
@@ -214,21 +223,6 @@ class _Reader:
     def _mistake(self, code: str, event: yaml.Event, message: str, hint: str = "") -> Diagnostic:
         return Diagnostic(code, Position(self.file, *self._where(event)), message, hint)
 
-    def _syntax(self, error: yaml.MarkedYAMLError) -> Diagnostic:
-        """A sentence and a hint from libyaml's."""
-        mark = error.problem_mark or error.context_mark
-        where = Position(self.file, mark.line + 1, mark.column + 1) if mark else Position(self.file, 1, 1)
-        problem = error.problem or "this is not YAML"
-        message = f"not YAML: {problem}" + (f" ({error.context})" if error.context else "")
-        hint = ""
-        if "cannot start any token" in problem:
-            hint = "indent with spaces, not tabs, and quote text that begins with % @ or `"
-        elif "mapping values are not allowed" in problem:
-            hint = 'quote text that contains ": "'
-        elif "expected ',' or" in problem:
-            hint = "close the { or [ that was opened before"
-        return Diagnostic(codes.SYNTAX, where, message, hint)
-
 
 def scalar(text: str) -> str | int | float | bool | None:
     """A plain (unquoted) scalar as YAML 1.2's core schema reads it, less octal, hexadecimal and leading zeros."""
@@ -241,12 +235,3 @@ def scalar(text: str) -> str | int | float | bool | None:
     if _FLOAT.fullmatch(text) and isfinite(float(text)):
         return Fraction(text)
     return text
-
-
-def ord_of(character: object) -> int:
-    """The code point that YAML's reader complained about: it is given as a number, a byte or a character."""
-    if isinstance(character, int):
-        return character
-    if isinstance(character, bytes | str) and character:
-        return ord(character[:1])
-    return 0

@@ -59,3 +59,12 @@ def noun_of(path: Path) -> str:
     """What the mapping at ``path`` is called in a sentence."""
     place = _place(path)
     return place[0] if place else f"`{path[-1]}`"
+
+
+def default_of(path: Path) -> object:
+    """The default of the key at the end of ``path``; None where it has none."""
+    place = _place(path[:-1])
+    if place is None:
+        return None
+    found = (field for name, field in place[1].model_fields.items() if path and (field.alias or name) == path[-1])
+    return next((field.default for field in found if not field.is_required()), None)

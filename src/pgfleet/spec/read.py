@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pgfleet.diagnostics import Diagnostic, Position
-from pgfleet.spec import codes
+from pgfleet.spec import codes, instead
 from pgfleet.spec.document import Path, Positions, read_document
 from pgfleet.spec.fleet import Fleet
 from pgfleet.spec.keys import known_keys, noun_of
@@ -178,49 +178,27 @@ def _words(found: Any, path: Path) -> tuple[str, str, str]:
             hint = nearest(str(path[-1]), known) or f"known here: {', '.join(known)}"
             return codes.UNKNOWN_KEY, f"{name} is not a key of {noun_of(path[:-1])}", hint
         case "missing":
-            return (
-                codes.MISSING_KEY,
-                f"{noun_of(path[:-1])} needs the key {name}",
-                _EXAMPLES.get(str(path[-1]), f"{path[-1]}: …"),
-            )
+            return codes.MISSING_KEY, f"{noun_of(path[:-1])} needs the key {name}", instead.missing(path)
         case "int_type" | "int_parsing" | "int_from_float":
-            return codes.VALUE, f"{name} must be a whole number, not {_shown(value)}", _digits(value)
+            return codes.VALUE, f"{name} must be a whole number, not {_shown(value)}", instead.number(path, value)
         case "string_type":
-            return (
-                codes.VALUE,
-                f"{name} must be text, not {_shown(value)}",
-                "" if isinstance(value, dict | list) else f'"{value}"',
-            )
+            return codes.VALUE, f"{name} must be text, not {_shown(value)}", instead.text(path, value)
         case "dict_type" | "model_type" | "model_attributes_type":
-            return codes.VALUE, f"{name} must be keys and values, such as {{key: value}}, not {_shown(value)}", ""
+            said = f"{name} must be keys and values, such as {{key: value}}, not {_shown(value)}"
+            return codes.VALUE, said, instead.example(path) or "{}"
         case "tuple_type" | "list_type":
-            return (
-                codes.VALUE,
-                f"{name} must be a list, not {_shown(value)}",
-                f"[{value}]" if isinstance(value, str | int) else "",
-            )
+            return codes.VALUE, f"{name} must be a list, not {_shown(value)}", instead.a_list(value)
         case "literal_error":
             expected = str(context["expected"]).replace("'", "")
             words = expected.replace(" or ", ", ").split(", ")
-            return codes.VALUE, f"{name} must be {expected}, not {_shown(value)}", nearest(str(value), words)
+            return codes.VALUE, f"{name} must be {expected}, not {_shown(value)}", nearest(str(value), words) or words[0]
         case "greater_than_equal":
             return codes.VALUE, f"{name} must be at least {context['ge']}, not {_shown(value)}", str(context["ge"])
         case "less_than_equal":
             return codes.VALUE, f"{name} must be at most {context['le']}, not {_shown(value)}", str(context["le"])
         case _:
-            return codes.VALUE, f"{name}: {str(found['msg'])[:1].lower()}{str(found['msg'])[1:]}", ""
-
-
-_EXAMPLES = {
-    "fleet": "fleet: my-fleet",
-    "regions": "regions: {here: {provider: local}}",
-    "shards": "shards: {main: {voters: {home: 2}}}",
-    "hash": "hash: 64",
-    "over": "over: [stem, stem-2]",
-    "by": "by: created_at",
-    "every": "every: month",
-    "columns": "columns: [email]",
-}
+            said = f"{name}: {str(found['msg'])[:1].lower()}{str(found['msg'])[1:]}"
+            return codes.VALUE, said, instead.example(path) or "docs/reference/fleet-file.md lists what may stand here"
 
 
 def _shown(value: object) -> str:
@@ -237,9 +215,3 @@ def _shown(value: object) -> str:
             return f"`{value[:40]}`"
         case _:
             return f"{value}"
-
-
-def _digits(value: object) -> str:
-    if isinstance(value, str) and value.strip().isdecimal():
-        return value.strip()
-    return str(round(value)) if isinstance(value, float) and abs(value) < 1e9 else ""

@@ -5,6 +5,7 @@ A refusal carries the code and the hint of its diagnostic (:class:`Wrong`), so t
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated
 
@@ -34,7 +35,7 @@ def _name(text: str) -> str:
         raise Wrong(
             codes.NAME,
             f"`{text}` cannot be a name: lower-case letters, digits and inner hyphens, a letter first, 40 at most",
-            hint=plain if is_name(plain) else "",
+            hint=plain if is_name(plain) else "a-name",
         )
     return text
 
@@ -45,7 +46,7 @@ def _identifier(text: str) -> str:
         raise Wrong(
             codes.NAME,
             f"`{text}` cannot be an identifier: lower-case letters, digits and underscores, no digit first, 63 at most",
-            hint=plain if is_identifier(plain) else "",
+            hint=plain if is_identifier(plain) else "a_name",
         )
     return text
 
@@ -55,12 +56,22 @@ def _duration(value: object) -> float:
         try:
             return parse_duration(value)
         except ValueError as error:
-            raise Wrong(codes.DURATION, f"{error}") from None
+            raise Wrong(codes.DURATION, f"{error}", hint=_with_a_unit(value)) from None
     if value == 0 and isinstance(value, int) and not isinstance(value, bool):
         return 0.0
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise Wrong(codes.DURATION, f"{value} has no unit: seconds, minutes?", hint=f"{value} s")
-    raise Wrong(codes.DURATION, "a duration was expected, such as 50 ms, 1 s, 5 min, 2 h, 30 d")
+    raise Wrong(codes.DURATION, "a duration was expected, such as 50 ms, 1 s, 5 min, 2 h, 30 d", hint="1 s")
+
+
+def _with_a_unit(text: str) -> str:
+    """The duration that was probably meant; a unit is known by its first letters."""
+    match = re.match(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text)
+    if match is None:
+        return "1 s"
+    letters = match[2].lower()
+    unit = next((unit for unit in ("ms", "min", "s", "h", "d") if letters.startswith(unit)), "min" if letters == "m" else "s")
+    return f"{match[1]} {unit}"
 
 
 def _duration_text(seconds: float) -> str:
@@ -90,9 +101,10 @@ def _key(value: object) -> str:
     if value is None:
         raise Wrong(codes.KEY_VALUE, "a key is missing here; quote the word if it is `null`", hint='"null"')
     if not isinstance(value, str):
-        raise Wrong(codes.KEY_VALUE, "a key must be a word or a whole number")
+        only = value[0] if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str | int) else '"…"'
+        raise Wrong(codes.KEY_VALUE, "a key must be a word or a whole number", hint=f"{only}")
     if "\0" in value:
-        raise Wrong(codes.KEY_VALUE, "PostgreSQL text cannot hold a NUL byte")
+        raise Wrong(codes.KEY_VALUE, "PostgreSQL text cannot hold a NUL byte", hint=json.dumps(value.replace("\0", "")))
     return value
 
 
@@ -103,7 +115,13 @@ def _setting(value: object) -> str:
         return str(getattr(value, "text", value))
     if isinstance(value, str):
         return value
-    raise Wrong(codes.VALUE, "a PostgreSQL parameter is text, a number, on or off", hint='""' if value is None else "")
+    raise Wrong(codes.VALUE, "a PostgreSQL parameter is text, a number, on or off", hint=_as_text(value))
+
+
+def _as_text(value: object) -> str:
+    """A list as PostgreSQL writes one; anything else as nothing."""
+    items = value if isinstance(value, list | tuple) else ()
+    return json.dumps(", ".join(str(item) for item in items if isinstance(item, str | int | float)), ensure_ascii=False)
 
 
 #: A fleet, region, group or shard.

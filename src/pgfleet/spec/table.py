@@ -60,14 +60,15 @@ def _kind(value: object) -> str:
 
 def _one(value: dict[str, Spread]) -> dict[str, Spread]:
     if len(value) != 1:
-        raise Wrong(codes.VALUE, "one key and its spread were expected, such as {Mathematics: {hash: id, over: [stem, stem-2]}}")
+        one = f"{{{next(iter(value), 'Mathematics')}: {{hash: id, over: [stem, stem-2]}}}}"
+        raise Wrong(codes.VALUE, f"one key and its spread were expected, such as {one}", hint=one)
     return value
 
 
 def _period(text: str) -> str:
     match = _PERIOD.fullmatch(text)
     if match is None or int(match[1]) == 0:
-        raise Wrong(codes.DURATION, f"{text!r} is not a period, such as 30 days, 13 months, 2 years")
+        raise Wrong(codes.DURATION, f"{text!r} is not a period, such as 30 days, 13 months, 2 years", hint="13 months")
     return f"{match[1]} {match[2]}{'s' if match[1] != '1' else ''}"
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def apply(
     context: typer.Context,
     plan: Annotated[
-        Path | None, typer.Argument(metavar="[PLAN]", help="A plan that `plan --out` wrote: this one or nothing.")
+        Path | None, typer.Argument(metavar="PLAN", help="A plan that `plan --out` wrote: this one or nothing.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to steps that delete data.")] = False,
 ) -> None:
@@ -55,7 +55,9 @@ def _read(path: Path) -> dict[str, object]:
     from pgfleet.errors import FileUnreadable
 
     try:
-        document: dict[str, object] = json.loads(path.read_text())
+        document = json.loads(path.read_text())
+        if not isinstance(document, dict) or "steps" not in document:
+            raise ValueError("no document that `plan --out` wrote")
     except (OSError, ValueError) as error:
         raise FileUnreadable(f"{path} is no plan", seen=[str(error)], hint=f"pgfleet plan --out {path}") from None
     return document

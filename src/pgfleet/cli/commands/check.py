@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -24,9 +25,11 @@ _WORD = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s,:{}\[\]]+")
 
 def check(
     context: typer.Context,
-    file: Annotated[str | None, typer.Argument(metavar="[FILE]", help="Instead of -f FILE.", show_default=False)] = None,
+    file: Annotated[str | None, typer.Argument(metavar="FILE", help="Instead of -f FILE.", show_default=False)] = None,
 ) -> None:
-    """Read the file as a promise: every mistake at once, then what may be lost. Exit status 2 if there is one."""
+    """Read the file as a promise: every mistake at once.
+
+    Then what may be lost, shard by shard. Exit status 2 if there is a mistake."""
     from pgfleet.spec.check import check as judge
     from pgfleet.spec.read import read
 
@@ -64,9 +67,11 @@ def _told(diagnostic: Diagnostic, lines: Sequence[str]) -> str:
     told = [f"{head}: {view.paint(diagnostic.message, 'bold')}", f"  --> {diagnostic.position}"]
     line, column = diagnostic.position.line, diagnostic.position.column - 1
     if line <= len(lines) and (source := lines[line - 1].rstrip("\r")):
-        source = _PASSWORD.sub(lambda found: "*" * len(found[0]), source.replace("\t", " "))
+        # What a terminal would act upon, and what no text is, must not reach it.
+        source = "".join(sign if sign.isprintable() else "�" for sign in source.replace("\t", " "))
+        source = _PASSWORD.sub(lambda found: "*" * len(found[0]), source)
         word = _WORD.match(source, column)
-        length = max(len(word[0]) if word else 1, 1)
+        length = max(min(len(word[0]) if word else 1, _WIDTH // 2), 1)
         begin = max(0, min(column - _WIDTH // 2, len(source) - _WIDTH))
         number = f"{line:>4}"
         told.append(f"{view.paint(f'{number} |', 'dim')} {source[begin : begin + _WIDTH]}")
@@ -99,9 +104,15 @@ def _summary(fleet: Fleet, doubts: int) -> None:
         readers = sum(shape.readers.values())
         rows.append([shape.name, shape.home, quorum.voters, readers, commit, needs, _lost(quorum.survives), survived])
     counts = (_some(len(fleet.shards), "shard"), _some(_nodes(fleet), "node"), _some(len(fleet.regions), "region"))
-    view.table(f"{fleet.fleet}: {', '.join(counts)}; etcd in {', '.join(fleet.etcd_regions())}", _COLUMNS, rows)
+    view.table(f"{fleet.fleet}: {', '.join(counts)}; etcd in {_places(fleet.etcd_regions())}", _COLUMNS, rows)
     view.line()
     view.line(f"ok, {_some(doubts, 'warning')}" if doubts else "ok")
+
+
+def _places(regions: Sequence[str]) -> str:
+    """Each region once; how many stand there where it is not one."""
+    counted = Counter(regions)
+    return ", ".join(region if number == 1 else f"{region} ({number} members)" for region, number in counted.items())
 
 
 def _nodes(fleet: Fleet) -> int:

@@ -17,14 +17,14 @@ def destroy(
     """Stop every process of the fleet and delete all of its data. Asks first."""
     from pgfleet.control.destroy import destroy as perform
     from pgfleet.control.drivers import driver_of
+    from pgfleet.control.lock import refuse_others
     from pgfleet.errors import NotConfirmed
 
     driver, fleet, folder = driver_of(context.obj)
-    if (
-        folder.exists()
-        and not yes
-        and not (not context.obj.json and view.confirm(f"Delete fleet {fleet.fleet} and all of its data in {folder}?"))
-    ):
+    if folder.exists():
+        refuse_others(folder)  # before anybody is asked
+    question = f"Delete fleet {fleet.fleet} and all of its data in {folder}?"
+    if folder.exists() and not yes and (context.obj.json or not view.confirm(question)):
         raise NotConfirmed(f"nobody agreed to delete {fleet.fleet}", hint="pgfleet destroy --yes")
     there = asyncio.run(perform(driver, folder, (lambda text: None) if context.obj.json else view.note))
     if context.obj.json:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pgfleet.cli import view
+from pgfleet.cli.options import DEFAULT_FILE
 from pgfleet.errors import FileUnreadable, WouldOverwrite, WrongUsage
 
 
@@ -15,7 +16,7 @@ def init(
     context: typer.Context,
     path: Annotated[
         str | None,
-        typer.Argument(metavar="[PATH]", help="Where to write it; -f FILE says the same.", show_default=False),
+        typer.Argument(metavar="PATH", help="Where to write it; -f FILE says the same.", show_default=False),
     ] = None,
     example: Annotated[
         str, typer.Option("--example", metavar="NAME", help="smallest, question-bank or question-bank-demo.")
@@ -36,7 +37,8 @@ def init(
     if context.obj.json:
         view.document({"written": str(target), "example": example})
     else:
-        view.line(f"wrote {target} (example {example}); next: pgfleet -f {target} check")
+        named = "" if str(target) == DEFAULT_FILE else f"-f {target} "
+        view.line(f"wrote {target} (example {example}); next: pgfleet {named}check")
 
 
 def examples() -> dict[str, Path]:

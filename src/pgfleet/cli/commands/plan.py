@@ -25,13 +25,22 @@ def plan(
     driver, _, _ = driver_of(context.obj)
     made, _, _ = asyncio.run(look(driver))
     if out is not None:
-        from json import dumps
-
-        out.write_text(dumps(made.to_json(), indent=1) + "\n")
+        _write(made, out)
     if context.obj.json:
         view.document(made.to_json())
     else:
         show(made)
+
+
+def _write(made: Plan, out: Path) -> None:
+    from json import dumps
+
+    from pgfleet.errors import FileUnreadable
+
+    try:
+        out.write_text(dumps(made.to_json(), indent=1) + "\n")
+    except OSError as error:
+        raise FileUnreadable(f"{out} cannot be written", seen=[str(error)], hint="pgfleet plan --out plan.json") from None
 
 
 def show(made: Plan) -> None:

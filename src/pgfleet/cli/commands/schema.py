@@ -8,7 +8,9 @@ from pgfleet.cli import view
 
 
 def schema(context: typer.Context) -> None:
-    """Print the JSON Schema of the file, for editors (yaml-language-server: $schema=fleet.schema.json)."""
+    """Print the JSON Schema of the file, for editors.
+
+    In the file: # yaml-language-server: $schema=fleet.schema.json"""
     from pgfleet.spec.schema import json_schema
 
     view.document(json_schema())

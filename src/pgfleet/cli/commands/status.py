@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -20,21 +22,37 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Look again every second, until interrupted.")] = False,
     endpoints: Annotated[bool, typer.Option("--endpoints", help="Also show where to connect, per region.")] = False,
 ) -> None:
-    """The fleet as it is now: everything is asked at once, and silence is shown too."""
+    """The fleet as it is now.
+
+    Everything is asked at once, and silence is shown, too. With --watch, --json writes one document per line and look."""
     from pgfleet.control.drivers import driver_of
     from pgfleet.control.status import status as look
 
     driver, fleet, folder = driver_of(context.obj)
+
+    def looked() -> dict[str, object]:
+        return asyncio.run(look(driver, fleet, folder))
+
+    if watch:
+        try:
+            _watch(looked, endpoints=endpoints, as_json=context.obj.json)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None  # nothing was under way that could be said to be stopped
+    elif context.obj.json:
+        view.document(looked())
+    else:
+        show(looked(), endpoints=endpoints)
+
+
+def _watch(looked: Callable[[], dict[str, object]], *, endpoints: bool, as_json: bool) -> None:
+    """Until interrupted; a line a look with ``--json``, as ``log --follow`` has it."""
     while True:
-        document = asyncio.run(look(driver, fleet, folder))
-        if watch and not context.obj.json:
-            view.clear()
-        if context.obj.json:
-            view.document(document)
+        document = looked()
+        if as_json:
+            view.line(json.dumps(document, ensure_ascii=False))
         else:
+            view.clear()
             show(document, endpoints=endpoints)
-        if not watch:
-            return
         time.sleep(WATCH_EVERY)
 
 

@@ -19,7 +19,9 @@ def switchover(
         typer.Option("--to", metavar="NODE", help="The new primary: us-west-1 or stem/us-west-1; else the best."),
     ] = None,
 ) -> None:
-    """Change the primary of a shard, planned: nothing is lost, writes wait a few seconds."""
+    """Change the primary of a shard, planned.
+
+    Nothing is lost; writes wait a few seconds."""
     from pgfleet.control.drivers import driver_of
     from pgfleet.control.switchover import node_of, switch_over
 
@@ -29,6 +31,8 @@ def switchover(
     new = asyncio.run(switch_over(driver, folder, shard, node))
     took = time.monotonic() - began
     if context.obj.json:
-        view.document({"shard": shard, "primary": new.member, "region": new.region, "took_seconds": round(took, 3)})
+        view.document(
+            {"fleet": fleet.fleet, "shard": shard, "primary": new.member, "region": new.region, "took_seconds": round(took, 3)}
+        )
     else:
         view.line(f"{shard}: {new.member} is primary, {took:.1f} s")

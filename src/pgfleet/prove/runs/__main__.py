@@ -59,7 +59,7 @@ def main() -> int:
     if given.name is None:
         show.table(("name", "what"), list(RUNS.items()))
         return 0
-    return run_to_exit(measure(given.name, given.rounds, show))
+    return run_to_exit(measure(given.name, given.rounds, show), show)
 
 
 if __name__ == "__main__":

@@ -315,9 +315,22 @@ class LocalProvider:
             told("stopping every process")
             await KeeperClient(self.folder).stop_all()
         told("deleting its folder")
-        await asyncio.to_thread(shutil.rmtree, self.folder)
+        await asyncio.to_thread(_delete, self.folder)
         with reserving(state_root() / "ports.json", HOST, self.folder) as ports:
             ports.give_back(keep=set())
+
+
+def _delete(folder: Path) -> None:
+    """Everything, the journal and the lock last: by them a folder that was deleted in part is known as a fleet's."""
+    last = {"journal.db", "acting.lock"}
+    for entry in folder.iterdir():
+        if entry.name in last:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    shutil.rmtree(folder)
 
 
 async def _again(desk: Desk, unit: str, step: Step) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from pgfleet.spec import codes
@@ -146,4 +147,5 @@ def availability_is_reachable(subject: Subject) -> Iterator[Finding]:
             f"{share * 100:g} % of a month leaves {format_duration(round(allowed, 1))} for outages; "
             f"one silent machine, recovered as promised, takes {format_duration(silent.rto)}"
         )
-        yield Finding(codes.AVAILABILITY, ("promises", "availability"), message, severity="warning")
+        reachable = math.floor(max(1 - silent.rto / MONTH, 0) * 10_000) / 100
+        yield Finding(codes.AVAILABILITY, ("promises", "availability"), message, f"availability: {reachable:g} %", "warning")

@@ -87,7 +87,8 @@ def tables_follow_tables(subject: Subject) -> Iterator[Finding]:
             others = tuple(other for other in known if other != name)
             yield _unknown(codes.UNKNOWN_TABLE, "table", table.with_, others, path, declare="{key: id}")
         elif name in (chain := _chain(subject, name)):
-            yield Finding(codes.WITH, path, f"`{name}` follows itself: {' → '.join([name, *chain])}")
+            message = f"`{name}` follows itself: {' → '.join([name, *chain])}"
+            yield Finding(codes.WITH, path, message, "key: id   instead of `with`, on one of them")
 
 
 def _chain(subject: Subject, name: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -27,10 +28,10 @@ def settings_are_the_owners(subject: Subject) -> Iterator[Finding]:
             elif _PARAMETER.fullmatch(parameter) is None:
                 folded = parameter.lower() if _PARAMETER.fullmatch(parameter.lower()) else ""
                 message = f"`{parameter}` is not the name of a PostgreSQL parameter"
-                yield Finding(codes.SETTING_NAME, (*path, parameter), message, folded, key=True)
+                yield Finding(codes.SETTING_NAME, (*path, parameter), message, folded or "remove it", key=True)
             elif "\n" in value or "\0" in value:
                 message = f"`{parameter}` has a line break in its value"
-                yield Finding(codes.VALUE, (*path, parameter), message)
+                yield Finding(codes.VALUE, (*path, parameter), message, json.dumps(re.split("[\n\0]", value)[0]))
 
 
 def connections_suffice(subject: Subject) -> Iterator[Finding]:

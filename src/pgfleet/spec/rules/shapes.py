@@ -119,7 +119,7 @@ def shards_by_address_are_bare(subject: Subject) -> Iterator[Finding]:
             yield Finding(codes.EXISTING, ("shards", name, "primary"), message, "voters: {home: 2}")
         if shaped := [f for f in ("group", "voters", "readers", "sync", "settings") if getattr(shard, f)]:
             message = f"`{name}` is given by DSNs and has {', '.join(shaped)} too"
-            yield Finding(codes.EXISTING, ("shards", name, shaped[0]), message, key=True)
+            yield Finding(codes.EXISTING, ("shards", name, shaped[0]), message, "remove it", key=True)
 
 
 def passwords_are_elsewhere(subject: Subject) -> Iterator[Finding]:
@@ -137,7 +137,8 @@ def nodes_are_few(subject: Subject) -> Iterator[Finding]:
     if nodes > MANY_NODES:
         memory, disk = f"{nodes * 50 / 1024:.1f} GB", f"{nodes * 0.11:.0f} GB"
         message = f"{nodes} nodes: about {memory} of memory and {disk} of disk where all are on one machine"
-        yield Finding(codes.MANY_NODES, ("shards",), message, severity="warning", key=True)
+        hint = "voters: {home: 2}   or fewer readers, where the machine is small"
+        yield Finding(codes.MANY_NODES, ("shards",), message, hint, "warning", key=True)
 
 
 def postgres_is_tested(subject: Subject) -> Iterator[Finding]:

@@ -45,7 +45,7 @@ def tables_have_a_place(subject: Subject) -> Iterator[Finding]:
             for field, said in (("place", bool(table.place)), ("elsewhere", table.elsewhere is not None)):
                 if said:
                     message = f"`{name}` lives with `{table.with_}`, so it has no `{field}` of its own"
-                    yield Finding(codes.WITH, (*path, field), message, key=True)
+                    yield Finding(codes.WITH, (*path, field), message, "remove it", key=True)
             continue
         if table.key is None:
             yield Finding(codes.MISSING_KEY, path, f"table `{name}` needs the key `key`, or `with`", "key: id", key=True)
@@ -61,11 +61,12 @@ def spreads_spread(subject: Subject) -> Iterator[Finding]:
     for name, table in subject.fleet.tables.items():
         if isinstance(table.elsewhere, Elsewhere):
             path: Path = ("tables", name, "elsewhere")
-            yield from _over(path, table.elsewhere.over, table.elsewhere.hash, least=1)
+            yield from _over(path, table.elsewhere.over, table.elsewhere.hash, list(subject.fleet.shards), least=1)
         for where, key, shard, spread in _listed(name, table):
             if spread is None:
                 continue
-            yield from _over(where, spread.over, spread.buckets, least=2 if shard in spread.over else 1)
+            others = [shard, *(other for other in subject.fleet.shards if other != shard)]
+            yield from _over(where, spread.over, spread.buckets, others, least=2 if shard in spread.over else 1)
             if shard not in spread.over:
                 message = f"`{key}` is listed under {shard}, which is not among the shards it is spread over"
                 hint = f"over: [{', '.join([shard, *spread.over])}]"
@@ -75,7 +76,7 @@ def spreads_spread(subject: Subject) -> Iterator[Finding]:
                 yield Finding(codes.SPREAD, (*where, "hash"), message, "hash: id")
 
 
-def _over(path: Path, over: Sequence[str], buckets: int, *, least: int) -> Iterator[Finding]:
+def _over(path: Path, over: Sequence[str], buckets: int, known: Sequence[str], *, least: int) -> Iterator[Finding]:
     once = list(dict.fromkeys(over))
     if len(once) < len(over):
         twice = next(shard for at, shard in enumerate(over) if shard in over[:at])
@@ -83,7 +84,7 @@ def _over(path: Path, over: Sequence[str], buckets: int, *, least: int) -> Itera
         yield Finding(codes.SPREAD, (*path, "over", over.index(twice)), message, f"over: [{', '.join(once)}]")
     if len(once) < least:
         message = f"`over` has {len(once)} shard{'s' if len(once) != 1 else ''}; at least {least} belong there"
-        yield Finding(codes.SPREAD, (*path, "over"), message)
+        yield Finding(codes.SPREAD, (*path, "over"), message, f"over: [{', '.join(known)}]")
     if buckets < len(once):
         message = f"{buckets} buckets cannot fill {len(once)} shards"
         yield Finding(codes.SPREAD, path, message, f"{BUCKETS} buckets, or more than there will ever be shards")
@@ -97,9 +98,8 @@ def shards_are_used(subject: Subject) -> Iterator[Finding]:
     used |= {shard for name, table in fleet.tables.items() for each in table.lookups for shard in fleet.lookup_shards(name, each)}
     for shard in fleet.shards:
         if shard not in used:
-            yield Finding(
-                codes.EMPTY_SHARD, ("shards", shard), f"no table uses the shard `{shard}`", severity="warning", key=True
-            )
+            message, hint = f"no table uses the shard `{shard}`", f"place: {{{shard}: [KEY]}}   or remove it"
+            yield Finding(codes.EMPTY_SHARD, ("shards", shard), message, hint, "warning", key=True)
 
 
 def lookups_can_work(subject: Subject) -> Iterator[Finding]:
@@ -113,7 +113,7 @@ def lookups_can_work(subject: Subject) -> Iterator[Finding]:
                 yield Finding(codes.LOOKUP, path, f"lookup `{each}` has no column", f"{each}: [{each}]")
             elif columns == (key,):
                 message = f"lookup `{each}` looks for the key itself, which says the shard anyway"
-                yield Finding(codes.LOOKUP, path, message)
+                yield Finding(codes.LOOKUP, path, message, "remove it")
             elif len(set(columns)) < len(columns):
                 yield Finding(
                     codes.LOOKUP,
