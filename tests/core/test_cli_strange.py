@@ -108,8 +108,8 @@ def test_a_folder_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_name_that_is_no_text_is_told_all_the_same() -> None:
-    for environment in ({"PYTHONIOENCODING": "utf-8"}, {"PYTHONIOENCODING": "ascii"}):
-        done = pgfleet("--json", "check", b"\xff.yaml", **environment)
+    for encoding in ("utf-8", "ascii"):
+        done = pgfleet("--json", "check", b"\xff.yaml", PYTHONIOENCODING=encoding)
         assert (done.returncode, done.stderr) == (2, "")
         assert json.loads(done.stdout)["error"]["code"] == "PGF-C002"
 
