@@ -95,6 +95,17 @@ def test_a_file_that_never_ends_is_too_large() -> None:
     assert (done.returncode, "PGF-S004" in done.stdout) == (2, True)
 
 
+def test_many_mistakes_in_one_line_take_no_time_each(tmp_path: Path) -> None:
+    wrong = ", ".join(f"{number}.5" for number in range(40_000))
+    (tmp_path / "fleet.yaml").write_text(
+        f"fleet: f\nregions: {{here: {{}}}}\nshards: {{a: {{}}}}\ntables: {{t: {{key: k, place: {{a: [{wrong}]}}}}}}\n"
+        + "fleet: f\n" * 10_000
+    )
+    done = pgfleet("check", cwd=tmp_path)  # within its 60 s; a quadratic look took minutes
+    assert done.returncode == 2
+    assert done.stdout.splitlines()[-1].startswith("50000 mistakes")
+
+
 def test_what_marks_text_as_utf_8_is_no_part_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "fleet.yaml"
     file.write_bytes(b"\xef\xbb\xbffleet: f\r\nregions: {here: {}}\r\nshards: {main: {}}\r\n")

@@ -208,9 +208,10 @@ class _Reader:
                 message = f"`{key}` is said twice; first in line {line}"
                 hint = f"remove this `{key}`, or the one in line {line}" if line != where[0] else f"remove one of both `{key}`"
                 self.mistakes.append(self._mistake(codes.DUPLICATE_KEY, event, message, hint))
-                kept = {p: at for p, at in self.values.items() if p[: len(inner)] == inner}
-                self._value(next(events), events, inner)  # read past it; the first one is kept
-                self.values |= kept
+                kept = self.values, self.keys
+                self.values, self.keys = {}, {}
+                self._value(next(events), events, inner)  # read past it; the first one counts
+                self.values, self.keys = kept
                 continue
             self.keys[inner] = where
             pairs[key] = self._value(next(events), events, inner)

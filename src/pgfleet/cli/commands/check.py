@@ -50,7 +50,7 @@ def check(
             }
         )
     else:
-        lines = loaded.text.split("\n")
+        lines = _Lines(loaded.text)
         for diagnostic in diagnostics:
             view.line(_told(diagnostic, lines) + "\n")
         if fleet:
@@ -61,15 +61,31 @@ def check(
         raise typer.Exit(2)
 
 
-def _told(diagnostic: Diagnostic, lines: Sequence[str]) -> str:
+class _Lines:
+    """The file's lines as they may be shown, each made so once: a line may be long, and hold a thousand mistakes."""
+
+    def __init__(self, text: str) -> None:
+        self._lines = text.split("\n")
+        self._shown: dict[int, str] = {}
+
+    def line(self, number: int) -> str:
+        """Line ``number`` from 1; empty where there is none. Every character is where it was."""
+        if number > len(self._lines):
+            return ""
+        if number not in self._shown:
+            source = self._lines[number - 1].rstrip("\r").replace("\t", " ")
+            # What a terminal would act upon, and what no text is, must not reach it.
+            source = "".join(sign if sign.isprintable() else "�" for sign in source)
+            self._shown[number] = _PASSWORD.sub(lambda found: "*" * len(found[0]), source)
+        return self._shown[number]
+
+
+def _told(diagnostic: Diagnostic, lines: _Lines) -> str:
     """A diagnostic with the line that it is about and a mark under the place."""
     head = view.paint(f"{diagnostic.severity}[{diagnostic.code}]", _COLOUR[diagnostic.severity])
     told = [f"{head}: {view.paint(diagnostic.message, 'bold')}", f"  --> {diagnostic.position}"]
     line, column = diagnostic.position.line, diagnostic.position.column - 1
-    if line <= len(lines) and (source := lines[line - 1].rstrip("\r")):
-        # What a terminal would act upon, and what no text is, must not reach it.
-        source = "".join(sign if sign.isprintable() else "�" for sign in source.replace("\t", " "))
-        source = _PASSWORD.sub(lambda found: "*" * len(found[0]), source)
+    if source := lines.line(line):
         word = _WORD.match(source, column)
         length = max(min(len(word[0]) if word else 1, _WIDTH // 2), 1)
         begin = max(0, min(column - _WIDTH // 2, len(source) - _WIDTH))
