@@ -31,6 +31,7 @@ def typed(stage: Stage, *words: str, state: str | None = None, **environment: st
     "words", [["status"], ["status", "--watch"], ["log"], ["sql", "--shard", "one"], ["switchover", "one"], ["migrate", "DIR"]]
 )
 def test_of_a_fleet_that_was_never_applied_nothing_is_made(stage: Stage, words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "0001_nothing.sql").write_text("select 1;\n")
     said = stage.run(*[str(tmp_path) if word == "DIR" else word for word in words], expect=3)
     assert "unreachable[PGF-U101]" in said
     assert "HINT: pgfleet apply" in said
