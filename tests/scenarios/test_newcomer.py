@@ -65,6 +65,17 @@ def test_a_state_folder_that_cannot_be_is_told(stage: Stage, command: str, kind:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="anybody else's engines run as themselves")
+def test_a_folder_that_the_engines_cannot_enter_is_told_before_anything_is_made(stage: Stage) -> None:
+    closed = stage.root / "closed"
+    closed.mkdir(mode=0o700)
+    done = typed(stage, "apply", state=str(closed / "state"))
+    assert done.returncode == 3, done.stderr
+    assert f"unreachable[PGF-U140]: user postgres, as whom the engines run, cannot enter {closed}" in done.stderr
+    assert f"chmod o+x {closed}" in done.stderr
+    assert typed(stage, "destroy", "--yes", state=str(closed / "state")).returncode == 0
+
+
 def test_somebody_elses_folder_is_neither_used_nor_deleted(stage: Stage) -> None:
     stage.folder.mkdir()
     mine = stage.folder / "thesis.txt"

@@ -28,7 +28,8 @@ class Driver(Protocol):
         ...
 
     async def guard(self, wanted: Wanted, seen: FleetSeen) -> None:
-        """:raises Refused: performing this would lose something that no plan shows."""
+        """:raises Refused: performing this would lose something that no plan shows.
+        :raises Unreachable: it could not be performed at all."""
         ...
 
     async def perform(self, plan: Plan, wanted: Wanted, seen: FleetSeen, doing: Doing) -> None:

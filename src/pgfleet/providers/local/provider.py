@@ -32,6 +32,7 @@ from pgfleet.providers.local.engines import Engines, find_engines
 from pgfleet.providers.local.keeper.control import KeeperClient, start_keeper
 from pgfleet.providers.local.misplaced import refuse_lost_rows
 from pgfleet.providers.local.observe import PLACEMENT, observe
+from pgfleet.providers.local.passable import refuse_impassable
 from pgfleet.providers.local.ports import reserving
 from pgfleet.providers.local.prepare import prepare_shard, prepared_digest
 from pgfleet.providers.local.removal import Removal
@@ -295,7 +296,9 @@ class LocalProvider:
             await await_endpoints(self.folder, book)
 
     async def guard(self, wanted: Wanted, seen: FleetSeen) -> None:
-        """:raises PlacementLosesRows: a key that has rows would be looked for on another shard."""
+        """:raises PlacementLosesRows: a key that has rows would be looked for on another shard.
+        :raises StateUnusable: the engines could not reach their folders."""
+        refuse_impassable(self.folder, self.engines.user)
         if seen.placement is not None and seen.placement != wanted.placement and seen.addresses is not None:
             await refuse_lost_rows(self.folder, seen, wanted)
 
