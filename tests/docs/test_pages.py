@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 from tests.docs.pages import CLONE, Reader, blocks
@@ -14,7 +15,7 @@ README = CLONE / "README.md"
 REFERENCE = CLONE / "docs" / "reference"
 WALK = "From a file to a fleet"
 #: What cannot be run here, by page: the demonstration and the tests are run by tests of their own.
-NOT_RUN = {"README.md": [("pgfleet", "sh")], "fleet-file.md": [], "json.md": [], "migrate-sql-log.md": []}
+NOT_RUN = {"README.md": [("pgfleet", "sh")]}
 
 
 @pytest.fixture
@@ -64,11 +65,17 @@ def test_the_commands_of_the_reference_run(reader: Reader) -> None:
     assert "nothing to do: 2 files, 1 shard, as the folder says" in said
     assert '"count": 1' in said
     assert "each follows from the one before" in said
+    for block in blocks(REFERENCE / "client.md"):
+        if block.language == "python":
+            program = f"async def main():\n{indent(block.text, '    ')}\n    print(rows)\n\nimport asyncio\nasyncio.run(main())\n"
+            (reader.folder / "fragment.py").write_text(program)
+            assert "What is a charter?" in reader.run("python fragment.py")
 
 
 def test_every_block_of_commands_is_run_by_a_test() -> None:
     """A block that is added must be run, too, or be said to be none."""
-    run = {("README.md", WALK)} | {("migrate-sql-log.md", block.heading) for block in blocks(REFERENCE / "migrate-sql-log.md")}
+    run = {("README.md", WALK)}
+    run |= {(name, block.heading) for name in ("migrate-sql-log.md", "client.md") for block in blocks(REFERENCE / name)}
     for page in (README, *sorted(REFERENCE.glob("*.md"))):
         for block in blocks(page):
             known = (page.name, block.heading) in run or (block.heading, block.language) in NOT_RUN.get(page.name, [])
@@ -92,6 +99,19 @@ def test_links_lead_somewhere() -> None:
     for page in (README, CLONE / "CHANGELOG.md", *sorted((CLONE / "docs").rglob("*.md"))):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_readme_links_every_measurement() -> None:
+    pages = sorted((CLONE / "docs" / "measured").glob("*.md"))
+    assert pages
+    assert [page.name for page in pages if f"(docs/measured/{page.name})" not in README.read_text()] == []
+
+
+def test_every_measurement_says_on_what_and_how_often() -> None:
+    for page in sorted((CLONE / "docs" / "measured").glob("*.md")):
+        text = page.read_text()
+        for fact in (f"| command | `script/prove {page.stem}` |", "| n | ", "| machine | ", "| date | 20", "| PostgreSQL | "):
+            assert fact in text, f"{page.name}: {fact}"
 
 
 def test_the_readme_is_a_short_page() -> None:
