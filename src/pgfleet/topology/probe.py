@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import asyncpg
@@ -46,10 +46,14 @@ class OwnWord:
 
 
 class Prober:
-    """Asks nodes. A connection is kept for the next question, until :meth:`rest`."""
+    """Asks nodes. A connection is kept for the next question, until :meth:`rest`.
 
-    def __init__(self, login: Login, *, seconds: float = 1.0) -> None:
-        self._login, self._seconds = login, seconds
+    :param login: how every node is logged in to, or each.
+    """
+
+    def __init__(self, login: Login | Callable[[NodeAddress], Login], *, seconds: float = 1.0) -> None:
+        self._login = login if callable(login) else lambda _: login
+        self._seconds = seconds
         self._kept: dict[NodeName, Connection] = {}
         #: Nodes that refused our last question in so many words (an SQLSTATE): they are full, or starting, and not silent.
         self.refused: dict[NodeName, str] = {}
@@ -61,7 +65,7 @@ class Prober:
             async with asyncio.timeout(seconds or self._seconds):
                 if connection is None or connection.is_closed():
                     connection = await connect(
-                        node.host, node.port, self._login, settings=_SETTINGS, seconds=seconds or self._seconds
+                        node.host, node.port, self._login(node), settings=_SETTINGS, seconds=seconds or self._seconds
                     )
                 began = monotonic()
                 row = await connection.fetchrow(_ASK)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _COLOUR = {"error": "red", "warning": "yellow"}
 _WIDTH = 110
-_PASSWORD = re.compile(r"(?<=:)[^/@\s:]+(?=@)")
+_PASSWORD = re.compile(r"(://[^/@\s:]*:|password\s*=\s*)([^/@\s&'\"]+)", re.IGNORECASE)
 _WORD = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s,:{}\[\]]+")
 
 
@@ -64,7 +64,7 @@ def _told(diagnostic: Diagnostic, lines: Sequence[str]) -> str:
     told = [f"{head}: {view.paint(diagnostic.message, 'bold')}", f"  --> {diagnostic.position}"]
     line, column = diagnostic.position.line, diagnostic.position.column - 1
     if line <= len(lines) and (source := lines[line - 1].rstrip("\r")):
-        source = _PASSWORD.sub(lambda found: "*" * len(found[0]), source.replace("\t", " "))
+        source = _PASSWORD.sub(lambda found: found[1] + "*" * len(found[2]), source.replace("\t", " "))
         word = _WORD.match(source, column)
         length = max(len(word[0]) if word else 1, 1)
         begin = max(0, min(column - _WIDTH // 2, len(source) - _WIDTH))
@@ -89,9 +89,15 @@ _COLUMNS = (
 )
 
 
+_GIVEN_COLUMNS = ("shard", "home", "servers", "in")
+
+
 def _summary(fleet: Fleet, doubts: int) -> None:
     rows = []
     for shape in fleet.shapes():
+        if not fleet.traits.provisions:
+            rows.append([shape.name, shape.home, len(shape.nodes), ", ".join(dict.fromkeys(n.region for n in shape.nodes))])
+            continue
         quorum = shape.quorum
         needs = f"{quorum.votes_needed} of {_some(quorum.replicas, 'vote')}"
         commit = _some(1 + shape.sync, "node")
@@ -99,7 +105,10 @@ def _summary(fleet: Fleet, doubts: int) -> None:
         readers = sum(shape.readers.values())
         rows.append([shape.name, shape.home, quorum.voters, readers, commit, needs, _lost(quorum.survives), survived])
     counts = (_some(len(fleet.shards), "shard"), _some(_nodes(fleet), "node"), _some(len(fleet.regions), "region"))
-    view.table(f"{fleet.fleet}: {', '.join(counts)}; etcd in {', '.join(fleet.etcd_regions())}", _COLUMNS, rows)
+    if fleet.traits.provisions:
+        view.table(f"{fleet.fleet}: {', '.join(counts)}; etcd in {', '.join(fleet.etcd_regions())}", _COLUMNS, rows)
+    else:
+        view.table(f"{fleet.fleet}: {', '.join(counts)}; given by DSNs", _GIVEN_COLUMNS, rows)
     view.line()
     view.line(f"ok, {_some(doubts, 'warning')}" if doubts else "ok")
 
@@ -117,7 +126,9 @@ def _survived(fleet: Fleet, shape: ShardShape) -> list[str]:
 
 
 def _shards(fleet: Fleet) -> list[dict[str, object]]:
-    """The arithmetic of each shard, for programs."""
+    """The arithmetic of each shard, for programs; none of a quorum that is not ours."""
+    if not fleet.traits.provisions:
+        return [{"name": s.name, "home": s.home, "nodes": [str(node.name) for node in s.nodes]} for s in fleet.shapes()]
     return [
         {
             "name": shape.name,
