@@ -57,6 +57,7 @@ class Prober:
         self._kept: dict[NodeName, Connection] = {}
         #: Nodes that refused our last question in so many words (an SQLSTATE): they are full, or starting, and not silent.
         self.refused: dict[NodeName, str] = {}
+        self._newest: dict[str, int] = {}  # by shard: the highest timeline on which a node took writes
 
     async def ask(self, node: NodeAddress, *, seconds: float | None = None) -> OwnWord | None:
         """Its word; None: it gave none in time."""
@@ -87,7 +88,11 @@ class Prober:
 
     async def race(self, nodes: Iterable[NodeAddress]) -> dict[NodeName, OwnWord]:
         """Ask all at once: until all have spoken or had their second, or shortly after one said that it takes
-        writes."""
+        writes.
+
+        One that takes writes on an older timeline than another did before was replaced, and does not know: its word does not
+        count, also while its successor is silent.
+        """
         asked = {asyncio.create_task(self.ask(node)): node.name for node in nodes}
         words: dict[NodeName, OwnWord] = {}
         waiting, grace = set(asked), None
@@ -96,14 +101,22 @@ class Prober:
                 done, waiting = await asyncio.wait(waiting, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
                     break
-                words |= {asked[task]: word for task in done if (word := task.result()) is not None}
+                for task in done:
+                    if (word := task.result()) is not None and not self._replaced(asked[task].shard, word):
+                        words[asked[task]] = word
                 if any(not word.recovering for word in words.values()):
                     grace = _GRACE
         finally:
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
-        return words
+        return {name: word for name, word in words.items() if not self._replaced(name.shard, word)}
+
+    def _replaced(self, shard: str, word: OwnWord) -> bool:
+        if word.recovering:
+            return False
+        self._newest[shard] = max(self._newest.get(shard, 0), word.timeline)
+        return word.timeline < self._newest[shard]
 
     def _heard(self, node: NodeName, state: str | None) -> None:
         if state is None:

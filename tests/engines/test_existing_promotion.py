@@ -1,0 +1,117 @@
+"""A promotion by hand, where nobody tells anybody: clients and commands find the new primary by asking."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.engines.desk import FILE, Desk, make_desk
+from tests.engines.outside import Outside, dsn, outside, promote, value
+
+import pgfleet
+from pgfleet.errors import DeadlineExceeded, OutcomeUnknown
+
+pytestmark = pytest.mark.engines
+
+
+@pytest.fixture
+def pair() -> Iterator[Outside]:
+    with outside() as made:
+        yield made
+
+
+@pytest.fixture
+def desk(pair: Outside, tmp_path: Path) -> Desk:
+    made = make_desk(pair, tmp_path)
+    made.said("apply")
+    made.said("migrate", str(made.place / "schema"))
+    return made
+
+
+async def test_a_promotion_is_followed(desk: Desk) -> None:
+    pair = desk.pair
+    acknowledged: list[int] = []
+    gaps: list[float] = []
+    async with pgfleet.connect(desk.place / "fleet.yaml", state=str(desk.place / "state"), deadline=20.0) as fleet:
+
+        async def write(number: int) -> None:
+            insert = "insert into questions values ($1, 'PMP', 'Why?')"
+            try:
+                await fleet.execute("questions", insert, number, key="PMP")
+            except OutcomeUnknown:
+                return
+            acknowledged.append(number)
+
+        for number in range(50):
+            await write(number)
+        pair.caught_up()
+        pair.primary.stop()
+        began = time.monotonic()
+        writing = asyncio.create_task(write(50))
+        # Reads go on while there is no primary.
+        assert await fleet.fetchval("questions", "select count(*) from questions", key="PMP") == 50
+        await asyncio.to_thread(promote, pair.replica)
+        await writing
+        gaps.append(time.monotonic() - began)
+        for number in range(51, 60):
+            await write(number)
+        assert fleet.explain("questions", key="PMP").write == "near-1"
+        there = await fleet.fetch("questions", "select id from questions", key="PMP")
+        assert set(acknowledged) <= {row["id"] for row in there}
+        assert len(acknowledged) >= 59
+
+    [shard] = desk.document("status")["shards"]
+    assert (shard["primary"]["node"], shard["primary"]["timeline"]) == ("near-1", 2)
+    assert shard["problems"][0] == "its primary is in near, away from home cloud"
+    assert shard["problems"][1].startswith("cloud-1 is silent")
+    assert desk.said("sql", "-c", "select inet_server_port()", "--", "-XAt") == str(pair.replica.port)
+    assert desk.document("apply")["steps"] == []
+
+
+async def test_an_old_primary_that_comes_back_is_not_written_to(desk: Desk) -> None:
+    pair = desk.pair
+    async with pgfleet.connect(desk.place / "fleet.yaml", state=str(desk.place / "state"), deadline=10.0) as fleet:
+        await fleet.execute("questions", "insert into questions values (1, 'PMP', 'Why?')", key="PMP")
+        pair.caught_up()
+        pair.primary.stop()
+        promote(pair.replica)
+        await fleet.execute("questions", "insert into questions values (2, 'PMP', 'Why?')", key="PMP")
+        pair.primary.start()  # it knows of nothing
+        for number in range(3, 40):
+            await fleet.execute("questions", "insert into questions values ($1, 'PMP', 'Why?')", number, key="PMP")
+            await asyncio.sleep(0.05)
+        assert value(pair.primary, "select count(*) from questions", desk.database) == "1"
+        assert value(pair.replica, "select count(*) from questions", desk.database) == "39"
+        # The new one is lost sight of, the old one is not: it was replaced, and that is remembered.
+        pair.replica.stop()
+        with pytest.raises(DeadlineExceeded):
+            await fleet.execute("questions", "insert into questions values (40, 'PMP', 'Why?')", key="PMP", deadline=3.0)
+        assert value(pair.primary, "select count(*) from questions", desk.database) == "1"
+
+
+def test_two_primaries_are_told_and_nothing_is_done(desk: Desk) -> None:
+    pair = desk.pair
+    pair.primary.stop()
+    promote(pair.replica)
+    pair.primary.start()
+    document = desk.document("status")
+    assert not document["healthy"]
+    assert document["problems"][0] == "main: cloud-1 and near-1 both take writes: stop the one on the lower timeline"
+    (desk.place / "fleet.yaml").write_text(FILE.replace("{key: subject}", "{key: subject, place: {main: [PMP]}}"))
+    error = desk.error("apply")
+    assert (error["code"], error["status"]) == ("PGF-F231", 4)
+    assert error["hint"].startswith("stop cloud-1")
+
+
+def test_a_replica_is_replaced_by_another(desk: Desk) -> None:
+    pair = desk.pair
+    pair.primary.stop()
+    promote(pair.replica)
+    third = pair.copy(pair.replica, "three")
+    desk.environment = {"MAIN_DSN": dsn(pair.replica, desk.database), "REPLICA_DSN": dsn(third, desk.database)}
+    assert [step["act"] for step in desk.document("apply")["steps"]] == ["prepare"]
+    document = desk.document("status")
+    assert document["healthy"], document["problems"]
