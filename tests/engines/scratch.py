@@ -20,10 +20,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from pgfleet.control.connect import tls
 from pgfleet.facts.addresses import AddressBook, NodeAddress
 from pgfleet.names import NodeName
 from pgfleet.runtime.certificates import make_authority, sign
-from pgfleet.runtime.http import fleet_context
 
 ROLES = ("postgres", "pgfleet_owner", "pgfleet_app", "pgfleet_monitor")
 POSTGRES_USER = "postgres" if os.geteuid() == 0 else None
@@ -169,7 +169,7 @@ class Shards:
             user=role,
             password=role,
             database="app",
-            ssl=fleet_context(self.folder),
+            ssl=tls(self.folder),
         )
 
     async def fetch(self, shard: str, query: str, *args: object, role: str = "pgfleet_owner") -> list[tuple[Any, ...]]:

@@ -20,6 +20,7 @@ from tests.engines.outside import OWNER, PASSWORD, STRANGER, Outside, dsn, outsi
 from tests.engines.scratch import POSTGRES_USER, binaries, free_port
 
 import pgfleet
+from pgfleet.errors import DsnUnreadable
 from pgfleet.runtime.state import read_addresses
 
 pytestmark = pytest.mark.engines
@@ -122,6 +123,21 @@ async def test_the_client_reads_on_the_replica_and_writes_on_the_primary(desk: D
             assert await connection.fetchval("select inet_server_port()") == desk.pair.primary.port
         told = fleet.explain("questions", key="PMP")
         assert (told.shard, told.read, told.write) == ("main", "near-1", "cloud-1")
+
+
+async def test_an_applications_own_host_needs_the_file_and_its_variables_only(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.said("apply")
+    desk.said("migrate", str(desk.place / "schema"))
+    for name, text in desk.environment.items():
+        monkeypatch.setenv(name, text)
+    async with pgfleet.connect(desk.place / "fleet.yaml", state=str(desk.place / "nothing"), region="near") as fleet:
+        await fleet.execute("questions", "insert into questions values (1, 'PMP', 'Why?')", key="PMP")
+        assert fleet.explain("questions", key="PMP").read == "near-1"
+    monkeypatch.delenv("MAIN_DSN")
+    with pytest.raises(DsnUnreadable):
+        await pgfleet.connect(desk.place / "fleet.yaml", state=str(desk.place / "nothing")).__aenter__()
 
 
 def test_switchover_is_not_ours(desk: Desk) -> None:

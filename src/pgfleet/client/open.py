@@ -56,11 +56,18 @@ class Opened:
 def open_fleet(where: str | Path, *, state: str | None, role: str) -> Opened:
     """:param where: the fleet's file, or its state folder (or the address book in it).
     :raises FileUnreadable: neither is there.
-    :raises NotApplied: the fleet was never applied on this host.
+    :raises NotApplied: the fleet was never applied on this host, and its servers are not given by DSNs.
     :raises SecretUnreadable: a password is not ours to read.
+    :raises DsnUnreadable, SpecError: the file alone says where the servers are, and does not.
     """
     folder = _folder(Path(where), state)
-    book = read_addresses(folder)
+    try:
+        book = read_addresses(folder)
+    except NotApplied:
+        opened = _given(Path(where), folder)
+        if opened is None:
+            raise
+        return opened
     alike: dict[NodeAddress, Login] = {}
     logins = {}
     for node in book.nodes:
@@ -70,6 +77,24 @@ def open_fleet(where: str | Path, *, state: str | None, role: str) -> Opened:
             alike[kind] = login_of(folder, book, node, role)
         logins[node.name] = alike[kind]
     return Opened(book, read_placement(folder), logins, folder)
+
+
+def _given(where: Path, folder: Path) -> Opened | None:
+    """An application's own host, where nothing was applied: the file and its variables say as much as a state folder would.
+
+    :returns: None where the servers are not given by DSNs.
+    """
+    if where.is_dir() or where.name == "addresses.json":
+        return None
+    from pgfleet.runtime.given import resolved  # models are loaded where they are needed, which is here only
+    from pgfleet.spec.load import load_positioned
+
+    loaded = load_positioned(str(where), where.read_text(encoding="utf-8"))
+    fleet = loaded.judged()
+    if fleet.traits.provisions:
+        return None
+    given = resolved(fleet, loaded.positions, folder)
+    return Opened(given.book, Placement.of(fleet), given.logins, folder)
 
 
 def _folder(where: Path, state: str | None) -> Path:

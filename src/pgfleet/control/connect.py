@@ -7,6 +7,7 @@ etcd is needed, so a schema can be changed and psql be opened while etcd is down
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import asyncpg
 
 from pgfleet.errors import CannotConnect, NoSuchNode, NotApplied
 from pgfleet.facts.addresses import AddressBook, NodeAddress
+from pgfleet.runtime.http import fleet_context
 from pgfleet.runtime.login import login_of
 from pgfleet.runtime.sql import Connection, Login
 from pgfleet.runtime.sql import connect as open_connection
@@ -24,6 +26,11 @@ Wanted = Literal["primary", "replica"]
 
 #: Seconds for one node's TCP, TLS, authentication and first answer. A stopped node accepts TCP and says nothing.
 LOOK_SECONDS = 3.0
+
+
+def tls(folder: Path) -> ssl.SSLContext | None:
+    """Verifies a node of the fleet in ``folder`` by the fleet's own authority, and by its address."""
+    return fleet_context(folder)
 
 
 @dataclass(slots=True)

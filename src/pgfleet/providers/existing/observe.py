@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,9 @@ from pgfleet.facts.addresses import AddressBook, NodeAddress
 from pgfleet.facts.fleet import FleetSeen, ShardSeen
 from pgfleet.facts.topology import MemberSeen, ShardTopology
 from pgfleet.names import NodeName
-from pgfleet.providers.existing.addressing import SECRETS, told_apart
 from pgfleet.providers.existing.look import Answer, LoginOf, Look, answered, look, primary_of
 from pgfleet.routing.placement import Placement
+from pgfleet.runtime.given import SECRETS
 from pgfleet.runtime.login import login_of
 from pgfleet.runtime.sql import Login
 from pgfleet.runtime.state import read_addresses
@@ -71,6 +72,11 @@ def _placement(folder: Path, said: Mapping[NodeName, Answer]) -> str | None:
         return (folder / "placement.json").read_text()
     except FileNotFoundError:
         return None
+
+
+def told_apart(secret: str) -> str:
+    """Equal for equal secrets; it stays in this process, and is in no file, plan or message."""
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def _secrets(folder: Path) -> dict[str, str]:

@@ -22,9 +22,13 @@ SETTINGS = {
 }  # fmt: skip
 
 
+#: The scripts take from the application and the monitor what only the owner may do; here that is one and the same user.
+_ONE_USER = "grant all on all tables in schema pgfleet to current_user"
+
+
 def prepared_digest(user: str) -> str:
     """Changes when what is prepared changes, or for whom; it is kept on each shard, and compared by the plan."""
-    return hashlib.sha256(repr(("existing", texts(), user)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(("existing", texts(), _ONE_USER, user)).encode()).hexdigest()[:16]
 
 
 async def prepare_shard(connection: Connection, fleet: str, shard: str, digest: str) -> None:
@@ -42,6 +46,7 @@ async def prepare_shard(connection: Connection, fleet: str, shard: str, digest: 
             user = await connection.fetchval("select current_user")
             for script in scripts(Roles(owner=user, app=user, monitor=user)):
                 await connection.execute(script)
+            await connection.execute(_ONE_USER)
             await connection.execute(
                 """insert into pgfleet.shard (fleet, shard, prepared) values ($1, $2, $3)
                    on conflict (only_row) do update set prepared = $3, at = now()

@@ -20,14 +20,14 @@ from pgfleet.plan.plan import Plan
 from pgfleet.plan.steps import Act, Step
 from pgfleet.plan.wanted import Wanted, WantedShard
 from pgfleet.providers.driver import Doing
-from pgfleet.providers.existing.addressing import SECRETS, Given, resolved, told_apart
 from pgfleet.providers.existing.judge import fault
 from pgfleet.providers.existing.look import LoginOf, Silence, look, primary_of
-from pgfleet.providers.existing.observe import observe, stored_login_of
+from pgfleet.providers.existing.observe import observe, stored_login_of, told_apart
 from pgfleet.providers.existing.prepare import SETTINGS, drop_schema, prepare_shard, prepared_digest, refuse_others_use
 from pgfleet.providers.misplaced import refuse_lost_rows
 from pgfleet.routing.placement import Placement
 from pgfleet.runtime.files import make_folder, write_atomically
+from pgfleet.runtime.given import SECRETS, Given, resolved
 from pgfleet.runtime.sql import Connection, connect
 from pgfleet.runtime.state import read_addresses
 from pgfleet.spec.document import Positions

@@ -1,8 +1,10 @@
-"""From the DSNs of a file to an address book: what each leads to, resolved now, without a password in the book."""
+"""From the DSNs of a file to an address book: what each leads to, resolved now, without a password in the book.
+
+Apply writes it down; an application that runs where nothing was applied, with the file and the same variables, makes it anew.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,8 +89,3 @@ def _address(name: NodeName, dsn: Dsn, beside: Path) -> NodeAddress:
         secret=f"{SECRETS}{name.shard}.{name.member}" if dsn.password is not None else "", protection=dsn.protection,
         authority=str(beside / Path(dsn.authority).expanduser()) if dsn.authority else "",
     )  # fmt: skip
-
-
-def told_apart(secret: str) -> str:
-    """Equal for equal secrets; it stays in this process, and is in no file, plan or message."""
-    return hashlib.sha256(secret.encode()).hexdigest()
