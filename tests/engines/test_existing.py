@@ -259,7 +259,7 @@ def test_a_primary_that_is_not_there(desk: Desk) -> None:
 
 def test_a_replica_that_is_not_there_yet(desk: Desk) -> None:
     nowhere = desk.environment["REPLICA_DSN"].replace(f":{desk.pair.replica.port}/", ":9/")
-    assert "not there yet: main/near-1" in desk.run("apply", REPLICA_DSN=nowhere).stderr
+    assert "not there yet: main/near-1" in desk.said("apply", REPLICA_DSN=nowhere)
     [problem] = desk.document("status")["problems"]
     assert problem.startswith("main: near-1 is silent: 127.0.0.1:9")
     assert steps(desk.document("apply")) == ["prepare shop"]
