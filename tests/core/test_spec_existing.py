@@ -71,7 +71,7 @@ ERRORS = [
     (with_a("{home: us, primary: env:A, replicas: [env:A]}"), codes.EXISTING, "4: env:A]}", "a DSN for each server"),
     (BASE.replace("env:B2", "env:A"), codes.EXISTING, "5: env:A]}", "a DSN for each server"),
     (with_a("{home: us, primary: env:A, replicas: {ue: env:A2}}"), codes.UNKNOWN_REGION, "4: ue: env:A2}}", "eu"),
-    (with_a("{home: us, primary: env:A, replicas: {us: env:B, home: []}}"), codes.SAID_TWICE, "4: {us: env:B, home", "us: […]"),
+    (with_a("{home: us, primary: env:A, replicas: {us: env:C, home: []}}"), codes.SAID_TWICE, "4: {us: env:C, home", "us: […]"),
     (
         with_a("{home: us, primary: env:A, replicas: {eu: env:C}, residency: [us]}"),
         codes.RESIDENCY, "4: env:C}, residenc", "residency: [us, eu]",

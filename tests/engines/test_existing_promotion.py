@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextvars import Context
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from tests.engines.outside import Outside, dsn, outside, promote, value
 
 import pgfleet
 from pgfleet import Fleet
-from pgfleet.errors import DeadlineExceeded, OutcomeUnknown
+from pgfleet.errors import DeadlineExceeded, OutcomeUnknown, WriteLost
+from pgfleet.routing.token import Token
 
 pytestmark = pytest.mark.engines
 
@@ -98,6 +100,48 @@ async def test_an_old_primary_that_comes_back_is_not_written_to(desk: Desk) -> N
         with pytest.raises(DeadlineExceeded):
             await surely(fleet, 40, deadline=3.0)
         assert value(pair.primary, "select count(*) from questions", desk.database) == "1"
+
+
+async def test_a_token_is_kept_across_a_promotion(desk: Desk) -> None:
+    pair = desk.pair
+    async with pgfleet.connect(desk.place / "fleet.yaml", state=str(desk.place / "state")) as fleet:
+        await surely(fleet, 1)
+        pair.caught_up()
+        token = fleet.token()
+        pair.primary.stop()
+        promote(pair.replica)
+        await surely(fleet, 2)
+        assert await count_after(fleet, token) == 2
+
+
+async def test_a_write_that_the_promotion_lost_is_told(desk: Desk) -> None:
+    pair = desk.pair
+    async with pgfleet.connect(desk.place / "fleet.yaml", state=str(desk.place / "state")) as fleet:
+        await surely(fleet, 1)
+        pair.caught_up()
+        kept = fleet.token()
+        pair.replica.stop()
+        await surely(fleet, 2)  # acknowledged by the primary alone, as asynchronous replication has it
+        lost = fleet.token()
+        pair.primary.stop()
+        pair.replica.start()
+        await asyncio.sleep(2.0)  # it is seen as a replica once more
+        promote(pair.replica)
+        await surely(fleet, 3)
+        assert await count_after(fleet, kept) == 2
+        with pytest.raises(WriteLost):
+            await count_after(fleet, lost)
+
+
+async def count_after(fleet: Fleet, token: Token) -> int:
+    """As another service would ask, to which ``token`` was given on."""
+
+    async def ask() -> int:
+        with fleet.after(token):
+            counted: int = await fleet.fetchval("questions", "select count(*) from questions", key="PMP", deadline=10.0)
+            return counted
+
+    return await asyncio.get_running_loop().create_task(ask(), context=Context())
 
 
 def test_two_primaries_are_told_and_nothing_is_done(desk: Desk) -> None:

@@ -39,11 +39,6 @@ class Opened:
         """How ``node`` is logged in to."""
         return self.logins[node.name]
 
-    @property
-    def login(self) -> Login:
-        """How any node is, where all are alike."""
-        return next(iter(self.logins.values()))
-
     def etcd(self) -> EtcdClient | None:
         """A client of the fleet's etcd; None where there is none, or where it is not ours to ask."""
         if not self.book.etcd:
@@ -94,7 +89,8 @@ def _given(where: Path, folder: Path) -> Opened | None:
     if fleet.traits.provisions:
         return None
     given = resolved(fleet, loaded.positions, folder)
-    return Opened(given.book, Placement.of(fleet), given.logins, folder)
+    # Epoch 0: any map that the shards have is newer.
+    return Opened(given.book, Placement.of(fleet, epoch=0), given.logins, folder)
 
 
 def _folder(where: Path, state: str | None) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -224,8 +224,8 @@ class FleetWatch:
         if self.etcd_answers:
             return False  # it is back: its word is newer
         last = self.views[shard]
-        primary, because = decide(words, leader=None, etcd_answers=False)
-        topology = _from_words(described or last.topology, words, primary)
+        primary, because = decide(words, leader=None, etcd_answers=None if self._etcd is None else False)
+        topology = _from_words(described or last.topology, words, primary, self._prober.ends(shard))
         self._publish(ShardView(topology, primary, because))
         return primary is not None
 
@@ -268,15 +268,24 @@ def _shards(seen: Range, shards: Collection[str]) -> list[ShardTopology]:
     return [replace(topology, revision=seen.revision) for topology in read_shards(keys, shards).values()]
 
 
-def _from_words(before: ShardTopology, words: dict[NodeName, OwnWord], primary: NodeName | None) -> ShardTopology:
-    """The shard, with what its nodes said themselves; those that said nothing are not counted on."""
+def _from_words(
+    before: ShardTopology, words: dict[NodeName, OwnWord], primary: NodeName | None, ends: Mapping[int, int]
+) -> ShardTopology:
+    """The shard, with what its nodes said themselves; those that said nothing are not counted on.
+
+    :param ends: of timelines, as promotions were seen; what was known before comes first.
+    """
     members = {}
     for name, word in words.items():
         balanced = before.members[name].balanced if name in before.members else True
         role, state = ("replica", "streaming") if word.recovering else ("primary", "running")
         members[name] = MemberSeen(name, role, state, word.position, word.timeline, balanced)  # type: ignore[arg-type]
     position = words[primary].position if primary is not None else None
-    return ShardTopology(before.shard, primary, members, before.sync, position, revision=before.revision)
+    system = words[primary].system if primary is not None else before.system
+    return ShardTopology(
+        before.shard, primary, members, before.sync, position, revision=before.revision, system=system or before.system,
+        ends={**ends, **before.ends},
+    )  # fmt: skip
 
 
 def _complain(task: asyncio.Task[None]) -> None:
