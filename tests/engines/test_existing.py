@@ -115,14 +115,14 @@ async def test_the_client_reads_on_the_replica_and_writes_on_the_primary(desk: D
     desk.said("apply")
     desk.said("migrate", str(desk.place / "schema"))
     async with pgfleet.connect(desk.place / "fleet.yaml", state=str(desk.place / "state"), region="near") as fleet:
+        told = fleet.explain("questions", key="PMP")
+        assert (told.shard, told.read, told.write) == ("main", "near-1", "cloud-1")
         await fleet.execute("questions", "insert into questions values (1, 'PMP', 'Why?')", key="PMP")
         desk.pair.caught_up()
         [row] = await fleet.fetch("questions", "select inet_server_port(), count(*) from questions", key="PMP")
         assert tuple(row) == (desk.pair.replica.port, 1)
         async with fleet.write("questions", key="PMP") as connection:
             assert await connection.fetchval("select inet_server_port()") == desk.pair.primary.port
-        told = fleet.explain("questions", key="PMP")
-        assert (told.shard, told.read, told.write) == ("main", "near-1", "cloud-1")
 
 
 async def test_an_applications_own_host_needs_the_file_and_its_variables_only(
@@ -133,8 +133,8 @@ async def test_an_applications_own_host_needs_the_file_and_its_variables_only(
     for name, text in desk.environment.items():
         monkeypatch.setenv(name, text)
     async with pgfleet.connect(desk.place / "fleet.yaml", state=str(desk.place / "nothing"), region="near") as fleet:
-        await fleet.execute("questions", "insert into questions values (1, 'PMP', 'Why?')", key="PMP")
         assert fleet.explain("questions", key="PMP").read == "near-1"
+        await fleet.execute("questions", "insert into questions values (1, 'PMP', 'Why?')", key="PMP")
     monkeypatch.delenv("MAIN_DSN")
     with pytest.raises(DsnUnreadable):
         await pgfleet.connect(desk.place / "fleet.yaml", state=str(desk.place / "nothing")).__aenter__()
