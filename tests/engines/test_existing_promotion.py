@@ -112,6 +112,12 @@ async def test_a_token_is_kept_across_a_promotion(desk: Desk) -> None:
         promote(pair.replica)
         await surely(fleet, 2)
         assert await count_after(fleet, token) == 2
+    # Somebody who was not there, and a primary that has forgotten it.
+    assert value(pair.replica, "select timeline from pgfleet.timeline", desk.database) == "1"
+    pair.replica.stop()
+    pair.replica.start()
+    async with pgfleet.connect(desk.place / "fleet.yaml", state=str(desk.place / "state")) as fleet:
+        assert await count_after(fleet, token) == 2
 
 
 async def test_a_write_that_the_promotion_lost_is_told(desk: Desk) -> None:

@@ -66,7 +66,7 @@ class Prober:
     """
 
     def __init__(self, login: Login | Callable[[NodeAddress], Login], *, seconds: float = 1.0) -> None:
-        self._login = login if callable(login) else lambda _: login
+        self.login_of: Callable[[NodeAddress], Login] = login if callable(login) else lambda _: login
         self._seconds = seconds
         self._kept: dict[NodeName, Connection] = {}
         #: Nodes that refused our last question in so many words (an SQLSTATE): they are full, or starting, and not silent.
@@ -82,7 +82,7 @@ class Prober:
             async with asyncio.timeout(seconds or self._seconds):
                 if connection is None or connection.is_closed():
                     connection = await connect(
-                        node.host, node.port, self._login(node), settings=_SETTINGS, seconds=seconds or self._seconds
+                        node.host, node.port, self.login_of(node), settings=_SETTINGS, seconds=seconds or self._seconds
                     )
                 began = monotonic()
                 row = await connection.fetchrow(question)

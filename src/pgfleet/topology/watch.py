@@ -19,6 +19,7 @@ from pgfleet.facts.topology import NAMESPACE, MemberSeen, ShardTopology, read_sh
 from pgfleet.names import NodeName
 from pgfleet.runtime.clock import monotonic
 from pgfleet.topology.etcd import EtcdClient, Range, WatchEvent
+from pgfleet.topology.history import History
 from pgfleet.topology.patroni import PatroniRest
 from pgfleet.topology.probe import OwnWord, Prober, decide
 
@@ -69,6 +70,8 @@ class FleetWatch:
             self._nodes[node.name.shard] = (*self._nodes.get(node.name.shard, ()), node)
         self._address = {node.name: node for node in book.nodes}
         self._prober, self._told, self._etcd, self._rest = prober, told, etcd, rest
+        self._history = History(prober.login_of)
+        self._noting: set[str] = set()
         self.views = {shard: ShardView(ShardTopology(shard)) for shard in self._nodes}
         self.etcd_answers = False
         self._settling: dict[str, asyncio.Task[None]] = {}
@@ -225,9 +228,27 @@ class FleetWatch:
             return False  # it is back: its word is newer
         last = self.views[shard]
         primary, because = decide(words, leader=None, etcd_answers=None if self._etcd is None else False)
-        topology = _from_words(described or last.topology, words, primary, self._prober.ends(shard))
+        if primary is None and last.primary is not None and self._prober.refused.get(last.primary) == FULL:
+            return True  # for our question it has no connection left, which is an answer
+        ends = {**self._history.ends(shard), **self._prober.ends(shard)}
+        topology = _from_words(described or last.topology, words, primary, ends)
         self._publish(ShardView(topology, primary, because))
+        if self._etcd is None and primary is not None:
+            self._note(primary, topology.system)
         return primary is not None
+
+    def _note(self, primary: NodeName, system: int) -> None:
+        """Keep on the shard where its timelines ended, in the background, where it does not say so already."""
+        shard, ends = primary.shard, self._prober.ends(primary.shard)
+        if shard in self._noting or not self._history.due(shard, ends):
+            return
+
+        async def note() -> None:
+            await self._history.keep(self._address[primary], system, ends)
+            self._noting.discard(shard)
+
+        self._noting.add(shard)
+        self._spawn(note())
 
     async def _described(self, shard: str, nodes: Sequence[NodeAddress]) -> ShardTopology | None:
         asked = [node for node in nodes if node.rest_port]
