@@ -112,8 +112,10 @@ async def test_a_token_is_kept_across_a_promotion(desk: Desk) -> None:
         promote(pair.replica)
         await surely(fleet, 2)
         assert await count_after(fleet, token) == 2
+        async with asyncio.timeout(30):
+            while value(pair.replica, "select timeline from pgfleet.timeline", desk.database) != "1":
+                await asyncio.sleep(0.1)
     # Somebody who was not there, and a primary that has forgotten it.
-    assert value(pair.replica, "select timeline from pgfleet.timeline", desk.database) == "1"
     pair.replica.stop()
     pair.replica.start()
     async with pgfleet.connect(desk.place / "fleet.yaml", state=str(desk.place / "state")) as fleet:

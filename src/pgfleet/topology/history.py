@@ -31,7 +31,7 @@ class History:
     def __init__(self, login: Callable[[NodeAddress], Login]) -> None:
         self._login = login
         self._noted: dict[str, Mapping[int, int]] = {}
-        self._tried: dict[str, float] = {}
+        self._tried: dict[str, tuple[float, frozenset[int]]] = {}
 
     def ends(self, shard: str) -> Mapping[int, int]:
         """Timeline -> the LSN at which it ended, as far as the shard told."""
@@ -41,12 +41,13 @@ class History:
         """Whether the shard was not read yet, or lacks some of ``ends``; not again and again where that cannot be done."""
         if shard in self._noted and ends.keys() <= self._noted[shard].keys():
             return False
-        return monotonic() - self._tried.get(shard, float("-inf")) > AGAIN
+        at, tried = self._tried.get(shard, (float("-inf"), frozenset()))
+        return monotonic() - at > AGAIN or not ends.keys() <= tried
 
     async def keep(self, primary: NodeAddress, system: int, ends: Mapping[int, int]) -> None:
         """Note ``ends`` on ``primary``, and read what others have noted. Where that cannot be done, the next one does it."""
         connection = None
-        self._tried[primary.name.shard] = monotonic()
+        self._tried[primary.name.shard] = monotonic(), frozenset(ends)
         try:
             async with asyncio.timeout(NOTE_SECONDS):
                 connection = await connect(
