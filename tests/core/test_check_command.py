@@ -94,7 +94,7 @@ def test_a_long_line_is_cut_around_the_place(tmp_path: Path, capsys: pytest.Capt
     assert source[mark.index("^") :].startswith("subject-7]")
 
 
-@pytest.mark.parametrize("example", ["smallest", "question-bank", "question-bank-demo"])
+@pytest.mark.parametrize("example", ["smallest", "existing", "question-bank", "question-bank-demo"])
 def test_init_writes_a_file_that_is_good(example: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "new.yaml"
     assert main(["init", str(file), "--example", example]) == 0

@@ -24,6 +24,9 @@ durations have units (`50 ms`, `1 s`, `5 min`, `30 d`); the examples under [exam
 
 What a group says holds for its shards, unless a shard says otherwise. With V voting replicas and `sync: s`, an election needs
 V − s + 1 of them, so the primary and s − 1 voters may be lost at the same moment; `pgfleet check` prints it for every shard.
+
+All regions of a fleet have one provider. A shard of provider `existing` says `primary` and `replicas` instead of a shape; how,
+and what such a shard cannot say, is in [Use PostgreSQL that you have already](../how-to/existing.md).
 """
 
 

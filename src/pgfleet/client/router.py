@@ -82,9 +82,9 @@ class Router:
         self.etcd: EtcdClient | None = None
         self._rest: PatroniRest | None = None
         self._watch: FleetWatch | None = None
-        self._prober = Prober(opened.login)
-        self.positions = Positions(Prober(opened.login), self._heard)
-        self.breaker = Breaker(Prober(opened.login), lambda node: self._publish(node.shard))
+        self._prober = Prober(opened.login_of)
+        self.positions = Positions(Prober(opened.login_of), self._heard)
+        self.breaker = Breaker(Prober(opened.login_of), lambda node: self._publish(node.shard))
 
     async def start(self) -> None:
         """Look once, then follow."""

@@ -14,7 +14,7 @@ from pgfleet.control.journal import Journal
 from pgfleet.control.lock import acting
 from pgfleet.errors import EtcdUnreachable, NotConfirmed, PgfleetError, PlanOutdated, StillDifferent
 from pgfleet.facts.fleet import FleetSeen
-from pgfleet.plan.make import make_plan
+from pgfleet.plan.make import known, make_plan
 from pgfleet.plan.plan import Plan
 from pgfleet.plan.steps import Step
 from pgfleet.plan.wanted import Wanted
@@ -74,7 +74,7 @@ async def apply(
             if agreed is not None and not done and plan.to_json() != agreed:
                 raise PlanOutdated("the fleet or the file has changed since this plan was made", hint="pgfleet plan")
             left = plan.steps
-            if not plan.steps and seen.etcd:
+            if not plan.steps and known(seen):
                 return Applied(tuple(done), seen)
             if not plan.steps:  # what is recorded in etcd was not compared
                 await asyncio.sleep(LOOK_AGAIN)

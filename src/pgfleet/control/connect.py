@@ -18,14 +18,19 @@ import asyncpg
 from pgfleet.errors import CannotConnect, NoSuchNode, NotApplied
 from pgfleet.facts.addresses import AddressBook, NodeAddress
 from pgfleet.runtime.http import fleet_context
+from pgfleet.runtime.login import login_of
 from pgfleet.runtime.sql import Connection, Login
 from pgfleet.runtime.sql import connect as open_connection
-from pgfleet.runtime.state import read_secret
 
 Wanted = Literal["primary", "replica"]
 
 #: Seconds for one node's TCP, TLS, authentication and first answer. A stopped node accepts TCP and says nothing.
 LOOK_SECONDS = 3.0
+
+
+def tls(folder: Path) -> ssl.SSLContext | None:
+    """Verifies a node of the fleet in ``folder`` by the fleet's own authority, and by its address."""
+    return fleet_context(folder)
 
 
 @dataclass(slots=True)
@@ -36,15 +41,10 @@ class Connected:
     connection: Connection
 
 
-def tls(folder: Path) -> ssl.SSLContext | None:
-    """Verifies a node of the fleet in ``folder`` by the fleet's own authority, and by its address."""
-    return fleet_context(folder)
-
-
 async def connect(
     book: AddressBook, shard: str, role: str, *, wanted: Wanted = "primary", settings: Mapping[str, str] | None = None
 ) -> Connected:
-    """Connect to ``shard`` as ``role``: to the node that is what is ``wanted``.
+    """Connect to ``shard`` as ``role``, or as whom its nodes' DSNs name: to the node that is what is ``wanted``.
 
     :param settings: the session's parameters, sent with the start-up packet (``RESET`` returns to them).
     :raises NotApplied: the address book does not know the shard.
@@ -55,8 +55,8 @@ async def connect(
     if not nodes:
         raise NotApplied(f"shard {shard!r} was never applied", hint="pgfleet apply")
     folder = Path(book.folder)
-    login = Login(role, book.database, read_secret(folder, role), tls(folder))
-    tasks = [asyncio.create_task(_look(node, login, settings or {})) for node in nodes]
+    logins = [login_of(folder, book, node, role) for node in nodes]
+    tasks = [asyncio.create_task(_look(node, login, settings or {})) for node, login in zip(nodes, logins, strict=True)]
     try:
         return await _first(shard, nodes, tasks, wanted)
     finally:

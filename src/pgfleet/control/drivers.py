@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from pgfleet.providers import catalog
 from pgfleet.providers.driver import Driver
-from pgfleet.providers.local.provider import LocalProvider
 from pgfleet.spec.fleet import Fleet
 from pgfleet.spec.load import load_positioned
 
@@ -26,9 +26,9 @@ def driver_of(asked: Asked) -> tuple[Driver, Fleet, Path]:
     """The driver, the fleet and its state folder.
 
     :raises SpecError: every mistake of the file.
-    :raises PostgresMissing, EnginesMissing: something is not installed.
+    :raises PostgresMissing, EnginesMissing: something that its provider needs is not installed.
     """
     loaded = load_positioned(asked.file, asked.text())
-    assert loaded.fleet is not None  # noqa: S101 - load_positioned raises otherwise
-    folder = asked.folder(loaded.fleet.fleet)
-    return LocalProvider.of(loaded.fleet, loaded.positions, folder), loaded.fleet, folder
+    fleet = loaded.judged()
+    folder = asked.folder(fleet.fleet)
+    return catalog.driver_of(fleet, loaded.positions, folder), fleet, folder

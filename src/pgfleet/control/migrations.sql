@@ -1,5 +1,11 @@
 -- What was applied to this shard. A file's row is written in the file's own transaction: both are there, or neither is.
-create schema if not exists pgfleet;
+do $$
+begin
+    if to_regnamespace('pgfleet') is null then  -- `if not exists` asks for the right to create one even where it is there
+        create schema pgfleet;
+    end if;
+end
+$$;
 
 create table if not exists pgfleet.migrations (
     number     integer primary key,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pgfleet.control.journal import Journal
 from pgfleet.control.lock import acting
-from pgfleet.errors import NoSuchName
+from pgfleet.errors import NoSuchName, ProviderCannot
 from pgfleet.names import NodeName
 from pgfleet.providers.driver import Driver
 from pgfleet.runtime.state import read_addresses
@@ -27,6 +27,15 @@ def node_of(fleet: Fleet, shard: str, node: str | None) -> NodeName | None:
         if node in (name.member, str(name)):
             return name
     raise NoSuchName(f"shard {shard} has no node {node!r}", seen=[f"nodes: {', '.join(n.member for n in names)}"])
+
+
+def allowed(fleet: Fleet, shard: str) -> None:
+    """:raises ProviderCannot: the fleet's provider has no means to change a primary."""
+    if not fleet.traits.switchover:
+        raise ProviderCannot(
+            f"provider {fleet.provider} cannot change the primary of {shard}",
+            hint="promote a replica by the means of whoever runs it; clients follow by themselves",
+        )
 
 
 async def switch_over(driver: Driver, folder: Path, shard: str, to: NodeName | None) -> NodeName:

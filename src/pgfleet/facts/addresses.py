@@ -13,6 +13,8 @@ from typing import Literal
 from pgfleet.names import NodeName
 
 Kind = Literal["voter", "reader"]
+#: ``fleet``: by the fleet's own authority, where it has one. The others are a DSN's (spec/dsn.py).
+Protection = Literal["fleet", "off", "require", "verify-ca", "verify-full"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +34,25 @@ class EtcdAddress:
 
 @dataclass(frozen=True, slots=True)
 class NodeAddress:
-    """One PostgreSQL server and the Patroni beside it."""
+    """One PostgreSQL server, and the Patroni beside it where that is ours.
+
+    :param rest_port: Patroni's; 0: none that we may ask.
+    :param database: where it differs from the book's; empty: the book's.
+    :param user: who connects, whatever role was meant; empty: the fleet's own roles.
+    :param secret: the file below ``secrets`` that holds the user's password; empty: that of the role, or, with a ``user``, none.
+    :param authority: path of the certificates that vouch for it, with ``verify-ca`` and ``verify-full``; empty: the system's.
+    """
 
     name: NodeName
     kind: Kind
     host: str
     port: int
-    rest_port: int
+    rest_port: int = 0
+    database: str = ""
+    user: str = ""
+    secret: str = ""
+    protection: Protection = "fleet"
+    authority: str = ""
 
     @property
     def rest_url(self) -> str:
@@ -62,6 +76,7 @@ class AddressBook:
 
     :param database: the database that holds the application's tables, the same on every shard.
     :param folder: absolute path of the fleet's state folder on this host (secrets and certificates are below it).
+    :param etcd: none where the nodes alone tell who is primary.
     """
 
     fleet: str
@@ -70,6 +85,9 @@ class AddressBook:
     etcd: tuple[EtcdAddress, ...] = ()
     nodes: tuple[NodeAddress, ...] = ()
     poolers: tuple[PoolerAddress, ...] = ()
+
+    def database_of(self, node: NodeAddress) -> str:
+        return node.database or self.database
 
     def node(self, name: NodeName) -> NodeAddress | None:
         return next((n for n in self.nodes if n.name == name), None)

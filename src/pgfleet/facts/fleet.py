@@ -43,6 +43,7 @@ class ShardSeen:
 @dataclass(frozen=True, slots=True)
 class FleetSeen:
     """:param addresses: None: never applied here. :param keeper: whether it answers. :param etcd: whether it answers.
+    :param secrets: what tells one secret from another, by the name of its file: those that are kept here.
     :param placement: the map of keys that was last applied, as text. :param misplaced: rows that a new map would lose sight of.
     """
 
@@ -54,3 +55,4 @@ class FleetSeen:
     shards: Mapping[str, ShardSeen] = field(default_factory=dict)
     placement: str | None = None
     misplaced: tuple[str, ...] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict)

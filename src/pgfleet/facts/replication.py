@@ -9,6 +9,7 @@ from dataclasses import dataclass
 class NodeWord:
     """:param position: WAL written (a primary), or replayed (a replica); bytes. :param received: by a replica; bytes.
     :param replay_age: seconds since the newest replayed commit was made; None where nothing was replayed yet, or on a primary.
+    :param receiving: a replica is connected to whom it follows (it need not have anything to do just now).
     :param error: why it did not answer; empty when it did.
     """
 
@@ -17,6 +18,7 @@ class NodeWord:
     received: int | None = None
     replay_age: float | None = None
     timeline: int | None = None
+    receiving: bool = False
     error: str = ""
 
 

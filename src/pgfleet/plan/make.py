@@ -18,16 +18,16 @@ def make_plan(wanted: Wanted, seen: FleetSeen) -> Plan:
     steps = [
         *_foundation(wanted, seen),
         *(step for unit in wanted.units.values() for step in _unit(unit, seen)),
-        *(step for shard in wanted.shards.values() if _known(seen) for step in _shard(shard, seen.shards.get(shard.name))),
+        *(step for shard in wanted.shards.values() if known(seen) for step in _shard(wanted, shard, seen.shards.get(shard.name))),
         *_removals(wanted, seen),
-        *(_placement(wanted, seen) if _known(seen) else ()),
+        *(_placement(wanted, seen) if known(seen) else ()),
     ]
     order = list(Act)
-    notes = wanted.notes if _known(seen) else (*wanted.notes, "etcd does not answer: what is recorded in it was not compared")
+    notes = wanted.notes if known(seen) else (*wanted.notes, "etcd does not answer: what is recorded in it was not compared")
     return Plan(wanted.fleet, tuple(sorted(steps, key=lambda s: order.index(s.act))), notes)
 
 
-def _known(seen: FleetSeen) -> bool:
+def known(seen: FleetSeen) -> bool:
     """Whether absence means that there is none. While the etcd of a fleet is silent, nobody knows what is recorded in it: what
     depends on that is planned when it answers (apply looks again)."""
     return seen.etcd or not any(_kind(name) == "etcd" for name in seen.units)
@@ -44,9 +44,16 @@ def _foundation(wanted: Wanted, seen: FleetSeen) -> Iterator[Step]:
             Act.PREPARE, wanted.fleet, f"{wanted.because} and the address book name different places",
             risk="none: running processes keep their addresses", undo="apply the file as it was",
         )  # fmt: skip
+    elif changed := [name for name, secret in wanted.secrets.items() if seen.secrets.get(name) != secret]:
+        yield Step(
+            Act.PREPARE, wanted.fleet, f"{', '.join(changed)}: the secret that is kept is another than the one that is given",
+            risk="none: it is the one that the server knows (apply logs in with it first)", undo="apply with the one before",
+        )  # fmt: skip
+    if not wanted.provisions:
+        return
     if not seen.keeper:
         yield _start_keeper(wanted, seen)
-    if not seen.authenticated and _known(seen):
+    if not seen.authenticated and known(seen):
         yield Step(
             Act.SECURE_ETCD, wanted.fleet, "etcd answers without a user; who writes there commands PostgreSQL's user",
             risk="none", undo="none: it stays on",
@@ -113,11 +120,18 @@ def _create(unit: WantedUnit, shard: str, *, first: bool) -> Step:
     return Step(act, _subject(unit.name), f"{unit.because}: no such process", risk=risk, undo=undo, shard=shard)
 
 
-def _shard(shard: WantedShard, seen: ShardSeen | None) -> Iterator[Step]:
+_OWN_AGAIN = "none: roles and grants of pgfleet's own are made again"
+_ONLY_OURS = "none: nothing outside that schema is touched"
+
+
+def _shard(wanted: Wanted, shard: WantedShard, seen: ShardSeen | None) -> Iterator[Step]:
     if seen is None or seen.prepared != shard.prepared:
+        if wanted.provisions:
+            said, risk, undo = "its roles, database and schema are not as they shall be", _OWN_AGAIN, "none needed"
+        else:
+            said, risk, undo = "its schema pgfleet is not as it shall be", _ONLY_OURS, "pgfleet destroy --schema"
         yield Step(
-            Act.PREPARE_SHARD, shard.name, f"{shard.because}: its roles, database and schema are not as they shall be",
-            risk="none: roles and grants of pgfleet's own are made again", undo="none needed", shard=shard.name,
+            Act.PREPARE_SHARD, shard.name, f"{shard.because}: {said}", risk=risk, undo=undo, shard=shard.name,
         )  # fmt: skip
     if seen is not None and seen.configuration is not None:
         changes = differences(shard.configuration, seen.configuration)

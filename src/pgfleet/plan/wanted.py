@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pgfleet.facts.addresses import AddressBook
 
@@ -32,7 +32,10 @@ class WantedShard:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """:param placement: the map of keys, as stable text."""
+    """:param placement: the map of keys, as stable text.
+    :param provisions: a keeper and an etcd of the fleet's own belong to it; else its servers are given, and nothing runs here.
+    :param secrets: what tells one secret from another, by the name of its file: those that come from outside.
+    """
 
     fleet: str
     because: str
@@ -41,3 +44,5 @@ class Wanted:
     shards: Mapping[str, WantedShard]
     placement: str
     notes: tuple[str, ...] = ()
+    provisions: bool = True
+    secrets: Mapping[str, str] = field(default_factory=dict)

@@ -37,9 +37,15 @@ class Driver(Protocol):
         ...
 
     async def switch_over(self, shard: str, to: NodeName | None) -> NodeName:
-        """A planned change of the primary; the new one."""
+        """A planned change of the primary; the new one.
+
+        :raises ProviderCannot: it has no means for that.
+        """
         ...
 
-    async def destroy(self, told: Callable[[str], None]) -> None:
-        """Take everything down and delete it."""
+    async def destroy(self, told: Callable[[str], None], *, schema: bool) -> None:
+        """Take down and delete everything that it made.
+
+        :param schema: on servers that were given, the fleet's own schema too.
+        """
         ...

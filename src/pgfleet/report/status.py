@@ -25,15 +25,15 @@ def status_document(
     book = seen.addresses
     assert book is not None  # noqa: S101 - a fleet that was never applied has no status
     shards = [_shard(shape, book, seen, words) for shape in shapes]
-    problems = _problems(seen)
+    problems = _problems(seen) if book.etcd else []
     problems += [f"{shard['name']}: {problem}" for shard in shards for problem in _texts(shard["problems"])]
     return {
         "fleet": fleet,
         "at": at,
         "healthy": not problems,
-        "keeper": seen.keeper,
+        "keeper": seen.keeper if book.etcd else None,
         "etcd": {
-            "answers": seen.etcd,
+            "answers": seen.etcd if book.etcd else None,
             "members": [_process(u) for n, u in seen.units.items() if n.startswith("etcd/")],
         },
         "shards": shards,
@@ -73,14 +73,18 @@ def _shard(shape: ShardShape, book: AddressBook, seen: FleetSeen, words: Mapping
     word = words.get(primary, SILENT) if primary is not None else SILENT
     nodes = [_node(node, seen, topology, words, primary, word) for node in book.of_shard(shape.name)]
     replicas = [node for node in nodes if node["role"] != "primary"]
+    said = {node.name: words.get(node.name, SILENT) for node in book.of_shard(shape.name)}
+    given = not book.etcd  # nobody but the nodes themselves says who they are
+    claims = [name.member for name, one in said.items() if given and not one.error and not one.recovering]
+    silent = {name.member: one.error for name, one in said.items() if given and one.error}
     return {
         "name": shape.name,
         "home": shape.home,
         "sync": shape.sync,
         "primary": next((node for node in nodes if node["role"] == "primary"), None),
         "replicas": replicas,
-        "endpoints": _endpoints(shape.name, book),
-        "problems": _shard_problems(shape, topology, primary, nodes, there),
+        "endpoints": _endpoints(shape.name, book) if book.poolers else _servers(shape.name, book, nodes),
+        "problems": _shard_problems(shape, topology, primary, nodes, there, claims, silent),
     }
 
 
@@ -106,7 +110,7 @@ def _node(
         "role": "primary" if is_primary else "replica",
         "kind": node.kind,
         "sync": node.name in topology.sync.voters and not is_primary,
-        "state": _state(member, word, unit),
+        "state": _state(member, word, unit, given=not node.rest_port),
         "timeline": word.timeline if word.timeline is not None else (member.timeline if member else None),
         "lag_bytes": None if is_primary else lag_bytes(primary_word, word),
         "lag_seconds": None if is_primary else lag_seconds(primary_word, word),
@@ -119,10 +123,12 @@ def _node(
     }
 
 
-def _state(member: MemberSeen | None, word: NodeWord, unit: UnitSeen | None) -> str:
+def _state(member: MemberSeen | None, word: NodeWord, unit: UnitSeen | None, *, given: bool) -> str:
     """What Patroni said of it last. Where etcd tells nothing: the node's own word, or what became of its process."""
     if member is None and not word.error:
-        return "streaming" if word.recovering and word.timeline is not None else "running"
+        return ("streaming" if word.receiving else "in archive recovery") if word.recovering else "running"
+    if member is None and unit is None and given:
+        return "silent"
     state = member.state if member is not None else (unit.state if unit is not None else "absent")
     return "silent" if word.error and state in ("running", "streaming") else state
 
@@ -137,25 +143,45 @@ def _endpoints(shard: str, book: AddressBook) -> dict[str, dict[str, str]]:
     }
 
 
+def _servers(shard: str, book: AddressBook, nodes: Sequence[Mapping[str, object]]) -> dict[str, dict[str, str]]:
+    """Without poolers: per region the primary, wherever it is, and a replica that answers, there if there is one."""
+    primary = next((node for node in nodes if node["role"] == "primary"), None)
+    found: dict[str, dict[str, str]] = {}
+    for region in dict.fromkeys(str(node["region"]) for node in nodes):
+        readable = [n for n in nodes if n["role"] == "replica" and n["state"] == "streaming"]
+        readable.sort(key=lambda node: node["region"] != region)
+        ways = {"read_write": primary, "read_only": readable[0] if readable else primary}
+        places = {way: book.node(NodeName.parse(f"{shard}/{node['node']}")) for way, node in ways.items() if node is not None}
+        found[region] = {
+            way: dsn(node.host, node.port, book.database_of(node), node.user or "pgfleet_app")
+            for way, node in places.items() if node is not None
+        }  # fmt: skip
+    return found
+
+
 def dsn(host: str, port: int, database: str, role: str = "pgfleet_app") -> str:
     """A connection URI without a password (PostgreSQL docs, 34.1.1.2)."""
-    return f"postgresql://{role}@{host}:{port}/{quote(database)}"
+    place = f"[{host}]" if ":" in host else quote(host, safe="")
+    return f"postgresql://{quote(role, safe='')}@{place}:{port}/{quote(database, safe='')}"
 
 
 def _shard_problems(
     shape: ShardShape, topology: ShardTopology, primary: NodeName | None, nodes: Sequence[Mapping[str, object]],
-    seen: ShardSeen | None,
+    seen: ShardSeen | None, claims: Sequence[str], silent: Mapping[str, str],
 ) -> list[str]:  # fmt: skip
     problems = []
+    if len(claims) > 1:
+        problems.append(f"{' and '.join(claims)} both take writes: stop the one on the lower timeline")
     if primary is None:
         problems.append("no primary: writes are refused")
     elif primary.region != shape.home:
         problems.append(f"its primary is in {primary.region}, away from home {shape.home}")
     for node in nodes:
-        if node["role"] == "replica" and node["state"] != "streaming":
-            problems.append(f"{node['node']} is {node['state']}")
+        why = f": {silent[str(node['node'])]}" if node["node"] in silent else ""
+        if node["role"] == "replica" and node["state"] != "streaming" and node["node"] not in claims:
+            problems.append(f"{node['node']} is {node['state']}{why}")
         elif node["role"] == "primary" and node["state"] != "running":
-            problems.append(f"primary {node['node']} is {node['state']}")
+            problems.append(f"primary {node['node']} is {node['state']}{why}")
     if shape.sync and seen is not None and len(topology.sync.voters) < shape.sync:
         problems.append(f"commits reach {len(topology.sync.voters)} replicas, {shape.sync} are promised")
     return problems

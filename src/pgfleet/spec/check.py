@@ -8,13 +8,16 @@ from dataclasses import replace
 from pgfleet.diagnostics import Diagnostic
 from pgfleet.spec.fleet import Fleet
 from pgfleet.spec.read import Loaded
-from pgfleet.spec.rules import promises, references, settings, shapes, tables
+from pgfleet.spec.rules import promises, providers, references, settings, shapes, tables
 from pgfleet.spec.rules.finding import Finding, Rule, Subject
 
 RULES: tuple[Rule, ...] = (
     references.something_is_declared,
     references.names_are_free,
     references.providers_are_there,
+    providers.fleets_have_one_provider,
+    providers.shards_are_their_providers,
+    providers.providers_can_do_what_is_asked,
     references.regions_are_declared,
     references.groups_are_declared,
     references.shards_are_declared,
@@ -23,8 +26,9 @@ RULES: tuple[Rule, ...] = (
     shapes.regions_are_counted_once,
     shapes.sync_is_possible,
     shapes.residency_is_kept,
-    shapes.shards_by_address_are_bare,
-    shapes.passwords_are_elsewhere,
+    providers.given_servers_are_told_apart,
+    providers.given_servers_have_places,
+    providers.dsns_can_be_read,
     shapes.nodes_are_few,
     shapes.postgres_is_tested,
     promises.recovery_is_possible,

@@ -145,9 +145,9 @@ RESERVED_NAME = _code(
 PROVIDER = _code(
     25,
     "A provider that is not there",
-    "Providers are the places where shards live. This version knows `local` (processes on this machine); "
-    "`existing` (shards that are given by DSNs) is read, and is to come.",
-    "Use `local`.",
+    "Providers are the places where shards live. This version knows `local` (processes on this machine) and "
+    "`existing` (shards that are given by DSNs).",
+    "Use one of both.",
 )
 TOO_LITTLE = _code(
     26,
@@ -332,14 +332,41 @@ POOL_SIZE = _code(
 # ── shards that exist already
 EXISTING = _code(
     70,
-    "A shard given by DSNs beside a declared shape",
-    "A shard of provider `existing` is what its `primary` and `replicas` say: voters, readers, sync and "
-    "settings are not pgfleet's there; and a shard of another provider has no DSNs.",
-    "Remove one of both.",
+    "A shard given by DSNs beside a declared shape, or by neither",
+    "A shard of provider `existing` is what its `primary` and `replicas` say, each server once: voters, readers, sync "
+    "and settings are not pgfleet's there; and a shard of another provider has no DSNs.",
+    "Remove one of both, or say `primary`.",
 )
 SECRET_IN_FILE = _code(
     71,
-    "A password in the file (a warning)",
-    "The file is kept in version control and shown in messages.",
-    "Say `env:NAME` and put the DSN into that environment variable.",
+    "A password in the file",
+    "The file is kept in version control and shown in messages. A password that was written into it should be "
+    "changed on the server, too.",
+    "Say `env:NAME` and put the whole DSN into that environment variable, or `file:PATH` and into a file that only you may "
+    "read. A DSN without a password may stand in the file: libpq's own ways (`PGPASSWORD`, `~/.pgpass`) are used then.",
+)
+ONE_PROVIDER = _code(
+    72,
+    "Regions of different providers",
+    "A shard's servers are made by pgfleet or they are given; a shard that is partly both has nobody who elects over "
+    "all of it. So far a whole fleet is of one provider, because its map of keys is kept in one place: in etcd, or on "
+    "the shards.",
+    "Give all regions one provider, or make two fleets.",
+)
+TRAIT = _code(
+    73,
+    "Something that the provider has no means for",
+    "PostgreSQL that exists already (provider `existing`) is run by somebody else: parameters, poolers, elections and the "
+    "roles of regions are theirs. A line of the file that nobody obeys would be believed all the same.",
+    "Remove it, and say it where those servers are run.",
+)
+DSN = _code(
+    74,
+    "Not a DSN",
+    "A DSN names one server, and who connects to which database on it: `postgresql://USER@HOST:5432/DATABASE`, or "
+    "`host=… port=… user=… dbname=…`, with `sslmode` and `sslrootcert` as libpq has them. Parameters that change what a "
+    "session means (`options`) and those that pgfleet cannot honour (`hostaddr`, `sslcert`) are refused; `prefer` and "
+    "`allow` too, since they let whoever is between decide. Unsaid, the server has to show a certificate that the "
+    "system's authorities signed for its name, except on loopback.",
+    "Mend it as the message says, or say `env:NAME` and put the DSN into that environment variable.",
 )

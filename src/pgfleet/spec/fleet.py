@@ -9,9 +9,10 @@ from pydantic import Field
 from pgfleet.spec.part import Part
 from pgfleet.spec.pools import Pools
 from pgfleet.spec.promises import DEFAULTS, Promises
+from pgfleet.spec.providers import DEFAULT, PROVIDERS, Traits
 from pgfleet.spec.region import HOME, Region
 from pgfleet.spec.scalars import Identifier, Name, Setting
-from pgfleet.spec.shape import ShardShape, nodes_of
+from pgfleet.spec.shape import GivenNode, NodeShape, ShardShape, given_nodes, nodes_of
 from pgfleet.spec.shard import Group, Shard
 from pgfleet.spec.table import Elsewhere, Table
 
@@ -45,8 +46,18 @@ class Fleet(Part):
     settings: dict[str, Setting] = Field(default_factory=dict)
     """PostgreSQL parameters of every shard."""
 
+    @property
+    def provider(self) -> str:
+        """The provider of every region (``check`` refuses two)."""
+        return next((region.provider for region in self.regions.values()), DEFAULT)
+
+    @property
+    def traits(self) -> Traits:
+        """What its provider can do; what ``local`` can, where nobody knows that provider (``check`` tells)."""
+        return PROVIDERS.get(self.provider, PROVIDERS[DEFAULT])
+
     def shapes(self) -> tuple[ShardShape, ...]:
-        """Every shard with everything said, in file order. Shards that are given by DSNs have no nodes of ours."""
+        """Every shard with everything said, in file order."""
         return tuple(self.shape(name) for name in self.shards)
 
     def shape(self, name: str) -> ShardShape:
@@ -57,9 +68,12 @@ class Fleet(Part):
         shard = self.shards[name]
         group = self._group(shard)
         home = self.home(name) or ""
+        if shard.primary is not None:
+            nodes = tuple(NodeShape(node.name, node.name.region, "voter") for node in self.given(name))
+            return ShardShape(name, home, {}, {}, 0, {}, nodes)
         declared = shard.voters if shard.voters is not None else group.voters
         if declared is None:
-            declared = {} if shard.primary else {HOME: 2}
+            declared = {HOME: 2}
         voters = _resolved(declared, home)
         readers = _resolved(group.readers if shard.readers is None else shard.readers, home)
         sync = shard.sync if shard.sync is not None else group.sync
@@ -67,6 +81,24 @@ class Fleet(Part):
             sync = 1 if sum(voters.values()) > 1 else 0
         settings = dict(self.settings) | dict(group.settings) | dict(shard.settings)
         return ShardShape(name, home, voters, readers, sync, settings, nodes_of(name, home, voters, readers))
+
+    def given(self, shard: str) -> tuple[GivenNode, ...]:
+        """The servers that a shard of provider ``existing`` is given by, the primary first; none of any other."""
+        said = self.shards[shard]
+        if said.primary is None:
+            return ()
+        home, path = self.home(shard) or "", ("shards", shard, "replicas")
+        dsns: list[tuple[str, str, tuple[str | int, ...]]] = [(home, said.primary, ("shards", shard, "primary"))]
+        if isinstance(said.replicas, dict):
+            for region, some in said.replicas.items():
+                place = home if region == HOME else region
+                if isinstance(some, str):
+                    dsns.append((place, some, (*path, region)))
+                else:
+                    dsns += [(place, dsn, (*path, region, at)) for at, dsn in enumerate(some)]
+        else:
+            dsns += [(home, dsn, (*path, at)) for at, dsn in enumerate(said.replicas)]
+        return tuple(given_nodes(shard, dsns))
 
     def home(self, shard: str) -> str | None:
         """The home of ``shard``: its own, its group's, or the only region there is; None where nothing says it."""
@@ -109,7 +141,9 @@ class Fleet(Part):
 
     def etcd_regions(self) -> tuple[str, ...]:
         """The regions of etcd's three members: those that hold most shards' voters, so that an election's majority is
-        near; as different as there are regions."""
+        near; as different as there are regions; none where the provider has no etcd of ours."""
+        if not self.traits.provisions:
+            return ()
         weight = dict.fromkeys(self.regions, 0)
         for shape in self.shapes():
             for region in shape.voters:

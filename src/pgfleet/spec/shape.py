@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,7 @@ class NodeShape:
 class ShardShape:
     """A shard as it is to be.
 
+    :param voters: per region; none where the nodes are given by DSNs, as readers and ``sync`` are nothing then.
     :param nodes: voters first, in each kind the home region first; numbered per region from 1, voters before readers.
     :param settings: PostgreSQL parameters as text: the fleet's, over them the group's, over them the shard's own.
     """
@@ -37,6 +39,27 @@ class ShardShape:
     @property
     def quorum(self) -> Quorum:
         return Quorum(voters=sum(self.voters.values()), sync=self.sync)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenNode:
+    """One server of a shard that exists already.
+
+    :param dsn: as the file says it: a reference, or a DSN without a password.
+    :param path: where the file says so.
+    """
+
+    name: NodeName
+    dsn: str
+    path: tuple[str | int, ...]
+
+
+def given_nodes(shard: str, dsns: Iterable[tuple[str, str, tuple[str | int, ...]]]) -> Iterator[GivenNode]:
+    """Name the nodes, numbered per region from 1. :param dsns: region, DSN, path; the primary first."""
+    used: dict[str, int] = {}
+    for region, dsn, path in dsns:
+        used[region] = used.get(region, 0) + 1
+        yield GivenNode(NodeName(shard, region, used[region]), dsn, path)
 
 
 def nodes_of(shard: str, home: str, voters: dict[str, int], readers: dict[str, int]) -> tuple[NodeShape, ...]:

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, TypeAlias
+
+from pydantic import Discriminator, Field, Tag
 
 from pgfleet.spec.part import Part
 from pgfleet.spec.promises import Promises
 from pgfleet.spec.scalars import Count, Name, Nodes, Setting
+
+
+def _form(value: object) -> str:
+    """Which form was written; tags have characters that no name has, so that they are never taken for a key."""
+    return "<mapping>" if isinstance(value, dict) else "<list>" if isinstance(value, list | tuple) else "<word>"
+
+
+_Dsns = Annotated[
+    Annotated[tuple[str, ...], Tag("<list>")] | Annotated[str, Tag("<word>")] | Annotated[str, Tag("<mapping>")],
+    Discriminator(_form),
+]
+#: DSNs of replicas: a list, all of them at home; or a DSN, or a list of them, by region.
+Replicas: TypeAlias = Annotated[
+    Annotated[tuple[str, ...], Tag("<list>")]
+    | Annotated[dict[str, _Dsns], Tag("<mapping>")]
+    | Annotated[tuple[str, ...], Tag("<word>")],
+    Discriminator(_form),
+]
 
 
 class Group(Part):
@@ -35,6 +55,6 @@ class Shard(Group):
     residency: tuple[str, ...] = ()
     """The only regions in which rows, copies and archives of this shard may be. Unsaid: anywhere."""
     primary: str | None = None
-    """Provider `existing`: the DSN of the primary, or `env:NAME`."""
-    replicas: tuple[str, ...] = ()
-    """Provider `existing`: DSNs of replicas, or `env:NAME`."""
+    """Provider `existing`: the DSN of the primary: what `env:NAME` or `file:PATH` holds, or one without a password."""
+    replicas: Replicas = ()
+    """Provider `existing`: DSNs of replicas, likewise: a list (all at home), or by region: `{us: env:A, eu: [env:B, env:C]}`."""

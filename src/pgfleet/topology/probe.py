@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import asyncpg
@@ -29,6 +29,16 @@ select r.recovering,
             else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int end
 from (select pg_is_in_recovery() as recovering offset 0) r
 """
+# For who has nobody else to ask: which database it is, and how far a primary had followed before it was promoted, which is where
+# the timeline before its own ended. (After a restart there is none; after a crash it is where the crash was, so only a promotion
+# that was watched counts.)
+_ASK_ALL = _ASK.replace(
+    "\nfrom (select",
+    """,
+       (select system_identifier from pg_control_system()),
+       case when not r.recovering then pg_last_wal_replay_lsn() end
+from (select""",
+)
 _SETTINGS = {"application_name": "pgfleet probe", "default_transaction_read_only": "on", "statement_timeout": "2000"}
 
 #: Seconds that the others have, once one has said that it is the primary, to say the same.
@@ -37,34 +47,45 @@ _GRACE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class OwnWord:
-    """:param position: bytes; a primary has flushed them, a replica has replayed them. :param rtt: seconds it took."""
+    """:param position: bytes; a primary has flushed them, a replica has replayed them. :param rtt: seconds it took.
+    :param system: the system identifier; 0 = not asked. :param replayed: by a primary, before it was one; None = not known.
+    """
 
     recovering: bool
     position: int
     timeline: int
     rtt: float
+    system: int = 0
+    replayed: int | None = None
 
 
 class Prober:
-    """Asks nodes. A connection is kept for the next question, until :meth:`rest`."""
+    """Asks nodes. A connection is kept for the next question, until :meth:`rest`.
 
-    def __init__(self, login: Login, *, seconds: float = 1.0) -> None:
-        self._login, self._seconds = login, seconds
+    :param login: how every node is logged in to, or each.
+    """
+
+    def __init__(self, login: Login | Callable[[NodeAddress], Login], *, seconds: float = 1.0) -> None:
+        self.login_of: Callable[[NodeAddress], Login] = login if callable(login) else lambda _: login
+        self._seconds = seconds
         self._kept: dict[NodeName, Connection] = {}
         #: Nodes that refused our last question in so many words (an SQLSTATE): they are full, or starting, and not silent.
         self.refused: dict[NodeName, str] = {}
+        self._newest: dict[str, int] = {}  # by shard: the highest timeline on which a node took writes
+        self._followed: dict[NodeName, int] = {}  # the timeline on which a node was last seen in recovery
+        self._ends: dict[str, dict[int, int]] = {}  # by shard: timeline -> where it ended, of promotions that were watched
 
-    async def ask(self, node: NodeAddress, *, seconds: float | None = None) -> OwnWord | None:
+    async def ask(self, node: NodeAddress, *, seconds: float | None = None, question: str = _ASK) -> OwnWord | None:
         """Its word; None: it gave none in time."""
         connection = self._kept.pop(node.name, None)
         try:
             async with asyncio.timeout(seconds or self._seconds):
                 if connection is None or connection.is_closed():
                     connection = await connect(
-                        node.host, node.port, self._login, settings=_SETTINGS, seconds=seconds or self._seconds
+                        node.host, node.port, self.login_of(node), settings=_SETTINGS, seconds=seconds or self._seconds
                     )
                 began = monotonic()
-                row = await connection.fetchrow(_ASK)
+                row = await connection.fetchrow(question)
         except CannotConnect as error:
             self._heard(node.name, error.state)
             return None
@@ -79,12 +100,16 @@ class Prober:
             raise
         self._heard(node.name, None)
         self._keep(node.name, connection)
-        return None if row is None else OwnWord(row[0], row[1], row[2], monotonic() - began)
+        return None if row is None else OwnWord(row[0], row[1], row[2], monotonic() - began, *row[3:])
 
     async def race(self, nodes: Iterable[NodeAddress]) -> dict[NodeName, OwnWord]:
         """Ask all at once: until all have spoken or had their second, or shortly after one said that it takes
-        writes."""
-        asked = {asyncio.create_task(self.ask(node)): node.name for node in nodes}
+        writes.
+
+        One that takes writes on an older timeline than another did before was replaced, and does not know: its word does not
+        count, also while its successor is silent.
+        """
+        asked = {asyncio.create_task(self.ask(node, question=_ASK_ALL)): node.name for node in nodes}
         words: dict[NodeName, OwnWord] = {}
         waiting, grace = set(asked), None
         try:
@@ -92,14 +117,35 @@ class Prober:
                 done, waiting = await asyncio.wait(waiting, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
                     break
-                words |= {asked[task]: word for task in done if (word := task.result()) is not None}
+                for task in done:
+                    if (word := task.result()) is not None and not self._replaced(asked[task].shard, word):
+                        self._remember(asked[task], word)
+                        words[asked[task]] = word
                 if any(not word.recovering for word in words.values()):
                     grace = _GRACE
         finally:
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
-        return words
+        return {name: word for name, word in words.items() if not self._replaced(name.shard, word)}
+
+    def ends(self, shard: str) -> Mapping[int, int]:
+        """Timeline -> the LSN at which it ended, of the promotions that were seen by :meth:`race`."""
+        return self._ends.get(shard, {})
+
+    def _remember(self, node: NodeName, word: OwnWord) -> None:
+        if word.recovering:
+            self._followed[node] = word.timeline
+            return
+        parent = self._followed.pop(node, None)
+        if parent is not None and parent < word.timeline and word.replayed is not None:
+            self._ends[node.shard] = {**self.ends(node.shard), parent: word.replayed}
+
+    def _replaced(self, shard: str, word: OwnWord) -> bool:
+        if word.recovering:
+            return False
+        self._newest[shard] = max(self._newest.get(shard, 0), word.timeline)
+        return word.timeline < self._newest[shard]
 
     def _heard(self, node: NodeName, state: str | None) -> None:
         if state is None:
@@ -138,13 +184,15 @@ async def round_trip(host: str, port: int, *, seconds: float = 1.0) -> float | N
     return took
 
 
-def decide(words: Mapping[NodeName, OwnWord], *, leader: NodeName | None, etcd_answers: bool) -> tuple[NodeName | None, str]:
+def decide(
+    words: Mapping[NodeName, OwnWord], *, leader: NodeName | None, etcd_answers: bool | None
+) -> tuple[NodeName | None, str]:
     """Who may be written to, and because. Pure.
 
     :param leader: the holder of Patroni's lock, as last seen.
-    :param etcd_answers: whether that is fresh. If it is, nobody but the holder may be written to: a primary that
-        outlives its Patroni calls itself primary, too. If etcd is silent, the one that says so itself is it (Patroni's
-        failsafe mode goes on without etcd); of two, the one on the higher timeline was promoted later.
+    :param etcd_answers: whether that is fresh; None: there is no etcd. If it is, nobody but the holder may be written to: a
+        primary that outlives its Patroni calls itself primary, too. If etcd is silent, the one that says so itself is it
+        (Patroni's failsafe mode goes on without etcd); of two, the one on the higher timeline was promoted later.
     """
     claims = [name for name, word in words.items() if not word.recovering]
     if leader in claims:
@@ -156,7 +204,8 @@ def decide(words: Mapping[NodeName, OwnWord], *, leader: NodeName | None, etcd_a
             return None, f"{leader.member} holds Patroni's lock and is still being promoted"
         return None, f"{leader.member} holds Patroni's lock and does not answer"
     if not claims:
-        return None, f"etcd is silent, and no node says that it takes writes ({len(words)} answered)"
+        silent = "" if etcd_answers is None else "etcd is silent, and "
+        return None, f"{silent}no node says that it takes writes ({len(words)} answered)"
     newest = max(claims, key=lambda name: words[name].timeline)
     also = ", on the highest timeline of those that do" if len(claims) > 1 else ""
-    return newest, f"it says itself that it takes writes{also} (etcd is silent)"
+    return newest, f"it says itself that it takes writes{also}{'' if etcd_answers is None else ' (etcd is silent)'}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from pgfleet.facts.topology import NAMESPACE, MemberSeen, ShardTopology, read_sh
 from pgfleet.names import NodeName
 from pgfleet.runtime.clock import monotonic
 from pgfleet.topology.etcd import EtcdClient, Range, WatchEvent
+from pgfleet.topology.history import History
 from pgfleet.topology.patroni import PatroniRest
 from pgfleet.topology.probe import OwnWord, Prober, decide
 
@@ -69,6 +70,8 @@ class FleetWatch:
             self._nodes[node.name.shard] = (*self._nodes.get(node.name.shard, ()), node)
         self._address = {node.name: node for node in book.nodes}
         self._prober, self._told, self._etcd, self._rest = prober, told, etcd, rest
+        self._history = History(prober.login_of)
+        self._noting: set[str] = set()
         self.views = {shard: ShardView(ShardTopology(shard)) for shard in self._nodes}
         self.etcd_answers = False
         self._settling: dict[str, asyncio.Task[None]] = {}
@@ -224,10 +227,28 @@ class FleetWatch:
         if self.etcd_answers:
             return False  # it is back: its word is newer
         last = self.views[shard]
-        primary, because = decide(words, leader=None, etcd_answers=False)
-        topology = _from_words(described or last.topology, words, primary)
+        primary, because = decide(words, leader=None, etcd_answers=None if self._etcd is None else False)
+        if primary is None and last.primary is not None and self._prober.refused.get(last.primary) == FULL:
+            return True  # for our question it has no connection left, which is an answer
+        ends = {**self._history.ends(shard), **self._prober.ends(shard)}
+        topology = _from_words(described or last.topology, words, primary, ends)
         self._publish(ShardView(topology, primary, because))
+        if self._etcd is None and primary is not None:
+            self._note(primary, topology.system)
         return primary is not None
+
+    def _note(self, primary: NodeName, system: int) -> None:
+        """Keep on the shard where its timelines ended, in the background, where it does not say so already."""
+        shard, ends = primary.shard, self._prober.ends(primary.shard)
+        if shard in self._noting or not self._history.due(shard, ends):
+            return
+
+        async def note() -> None:
+            await self._history.keep(self._address[primary], system, ends)
+            self._noting.discard(shard)
+
+        self._noting.add(shard)
+        self._spawn(note())
 
     async def _described(self, shard: str, nodes: Sequence[NodeAddress]) -> ShardTopology | None:
         asked = [node for node in nodes if node.rest_port]
@@ -268,15 +289,24 @@ def _shards(seen: Range, shards: Collection[str]) -> list[ShardTopology]:
     return [replace(topology, revision=seen.revision) for topology in read_shards(keys, shards).values()]
 
 
-def _from_words(before: ShardTopology, words: dict[NodeName, OwnWord], primary: NodeName | None) -> ShardTopology:
-    """The shard, with what its nodes said themselves; those that said nothing are not counted on."""
+def _from_words(
+    before: ShardTopology, words: dict[NodeName, OwnWord], primary: NodeName | None, ends: Mapping[int, int]
+) -> ShardTopology:
+    """The shard, with what its nodes said themselves; those that said nothing are not counted on.
+
+    :param ends: of timelines, as promotions were seen; what was known before comes first.
+    """
     members = {}
     for name, word in words.items():
         balanced = before.members[name].balanced if name in before.members else True
         role, state = ("replica", "streaming") if word.recovering else ("primary", "running")
         members[name] = MemberSeen(name, role, state, word.position, word.timeline, balanced)  # type: ignore[arg-type]
     position = words[primary].position if primary is not None else None
-    return ShardTopology(before.shard, primary, members, before.sync, position, revision=before.revision)
+    system = words[primary].system if primary is not None else before.system
+    return ShardTopology(
+        before.shard, primary, members, before.sync, position, revision=before.revision, system=system or before.system,
+        ends={**ends, **before.ends},
+    )  # fmt: skip
 
 
 def _complain(task: asyncio.Task[None]) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _COLOUR = {"error": "red", "warning": "yellow"}
 _WIDTH = 110
-_PASSWORD = re.compile(r"(?<=:)[^/@\s:]+(?=@)")
+_PASSWORD = re.compile(r"(://[^/@\s:]*:|password\s*=\s*)([^/@\s&'\"]+)", re.IGNORECASE)
 _WORD = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s,:{}\[\]]+")
 
 
@@ -76,7 +76,7 @@ class _Lines:
             source = self._lines[number - 1].rstrip("\r").replace("\t", " ")
             # What a terminal would act upon, and what no text is, must not reach it.
             source = "".join(sign if sign.isprintable() else "�" for sign in source)
-            self._shown[number] = _PASSWORD.sub(lambda found: "*" * len(found[0]), source)
+            self._shown[number] = _PASSWORD.sub(lambda found: found[1] + "*" * len(found[2]), source)
         return self._shown[number]
 
 
@@ -110,9 +110,15 @@ _COLUMNS = (
 )
 
 
+_GIVEN_COLUMNS = ("shard", "home", "servers", "in")
+
+
 def _summary(fleet: Fleet, doubts: int) -> None:
     rows = []
     for shape in fleet.shapes():
+        if not fleet.traits.provisions:
+            rows.append([shape.name, shape.home, len(shape.nodes), ", ".join(dict.fromkeys(n.region for n in shape.nodes))])
+            continue
         quorum = shape.quorum
         needs = f"{quorum.votes_needed} of {_some(quorum.replicas, 'vote')}"
         commit = _some(1 + shape.sync, "node")
@@ -120,7 +126,10 @@ def _summary(fleet: Fleet, doubts: int) -> None:
         readers = sum(shape.readers.values())
         rows.append([shape.name, shape.home, quorum.voters, readers, commit, needs, _lost(quorum.survives), survived])
     counts = (_some(len(fleet.shards), "shard"), _some(_nodes(fleet), "node"), _some(len(fleet.regions), "region"))
-    view.table(f"{fleet.fleet}: {', '.join(counts)}; etcd in {_places(fleet.etcd_regions())}", _COLUMNS, rows)
+    if fleet.traits.provisions:
+        view.table(f"{fleet.fleet}: {', '.join(counts)}; etcd in {_places(fleet.etcd_regions())}", _COLUMNS, rows)
+    else:
+        view.table(f"{fleet.fleet}: {', '.join(counts)}; given by DSNs", _GIVEN_COLUMNS, rows)
     view.line()
     view.line(f"ok, {_some(doubts, 'warning')}" if doubts else "ok")
 
@@ -144,7 +153,9 @@ def _survived(fleet: Fleet, shape: ShardShape) -> list[str]:
 
 
 def _shards(fleet: Fleet) -> list[dict[str, object]]:
-    """The arithmetic of each shard, for programs."""
+    """The arithmetic of each shard, for programs; none of a quorum that is not ours."""
+    if not fleet.traits.provisions:
+        return [{"name": s.name, "home": s.home, "nodes": [str(node.name) for node in s.nodes]} for s in fleet.shapes()]
     return [
         {
             "name": shape.name,

@@ -19,7 +19,7 @@ def init(
         typer.Argument(metavar="PATH", help="Where to write it; -f FILE says the same.", show_default=False),
     ] = None,
     example: Annotated[
-        str, typer.Option("--example", metavar="NAME", help="smallest, question-bank or question-bank-demo.")
+        str, typer.Option("--example", metavar="NAME", help="smallest, existing, question-bank or question-bank-demo.")
     ] = "smallest",
 ) -> None:
     """Write a commented file to start from. Never overwrites one."""

@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -64,6 +65,10 @@ def sql(
 
     options: Options = context.obj
     fleet = options.fleet()
+    if as_ is not As.owner and not fleet.traits.roles:
+        from pgfleet.errors import WrongUsage
+
+        raise WrongUsage(f"provider {fleet.provider} has no roles: every DSN names its own user", hint="without --as")
     place = _place(fleet, shard, table, key, second)
     book = read_addresses(options.folder(fleet.fleet))
     if command is not None and (options.json or place.shard == ALL):
@@ -154,23 +159,39 @@ async def _node(book: AddressBook, shard: str, role: str, wanted: Role) -> NodeA
 
 
 def _become_psql(book: AddressBook, node: NodeAddress, role: str, words: list[str]) -> None:
-    from pathlib import Path
-
     from pgfleet.errors import EnginesMissing
-    from pgfleet.runtime.state import read_secret
+    from pgfleet.runtime.login import login_of
 
     program = shutil.which("psql")
     if program is None:
         raise EnginesMissing("there is no psql on the PATH", hint="script/bootstrap, or apt install postgresql-client")
     folder = Path(book.folder)
+    login = login_of(folder, book, node, role)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG") or name == "PGFLEET_STATE"}
     environment |= {
-        "PGHOST": node.host, "PGPORT": str(node.port), "PGUSER": role, "PGDATABASE": book.database,
-        "PGSSLMODE": "verify-full", "PGSSLROOTCERT": str(folder / "certificates" / "ca.crt"),
-        "PGAPPNAME": "pgfleet sql", "PGCONNECT_TIMEOUT": "5",
-        "PGPASSFILE": _password_in_memory(read_secret(folder, role)),
+        "PGHOST": node.host, "PGPORT": str(node.port), "PGUSER": login.role, "PGDATABASE": login.database,
+        "PGAPPNAME": "pgfleet sql", "PGCONNECT_TIMEOUT": "5", **_protection(folder, node),
     }  # fmt: skip
+    if login.password is not None:
+        environment["PGPASSFILE"] = _password_in_memory(login.password)
+    else:  # libpq's own ways, as the DSN without a password leaves it to them
+        environment |= {name: os.environ[name] for name in ("PGPASSWORD", "PGPASSFILE") if name in os.environ}
     os.execve(program, ["psql", *words], environment)  # noqa: S606 - no shell is meant; psql takes this process's place
+
+
+def _protection(folder: Path, node: NodeAddress) -> dict[str, str]:
+    """libpq's words for how ``node`` is protected."""
+    from pgfleet.runtime.login import system_authorities
+
+    match node.protection:
+        case "fleet":
+            return {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": str(folder / "certificates" / "ca.crt")}
+        case "off":
+            return {"PGSSLMODE": "disable"}
+        case "require":
+            return {"PGSSLMODE": "require"}
+        case "verify-ca" | "verify-full":
+            return {"PGSSLMODE": node.protection, "PGSSLROOTCERT": node.authority or system_authorities()}
 
 
 def _password_in_memory(password: str) -> str:

@@ -23,10 +23,11 @@ def switchover(
 
     Nothing is lost; writes wait a few seconds."""
     from pgfleet.control.drivers import driver_of
-    from pgfleet.control.switchover import node_of, switch_over
+    from pgfleet.control.switchover import allowed, node_of, switch_over
 
     driver, fleet, folder = driver_of(context.obj)
     node = node_of(fleet, shard, to)
+    allowed(fleet, shard)
     began = time.monotonic()
     new = asyncio.run(switch_over(driver, folder, shard, node))
     took = time.monotonic() - began

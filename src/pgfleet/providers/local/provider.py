@@ -22,7 +22,7 @@ from pgfleet.plan.plan import Plan
 from pgfleet.plan.steps import Act, Step
 from pgfleet.plan.wanted import Wanted, WantedShard, WantedUnit
 from pgfleet.providers.driver import Doing
-from pgfleet.providers.local.access import etcd_as
+from pgfleet.providers.local.access import connect_as, etcd_as
 from pgfleet.providers.local.addressing import HOST, assign, ports_of, with_leaving
 from pgfleet.providers.local.compose import Composed, Site, compose, digest, with_digests
 from pgfleet.providers.local.credentials import PLACEHOLDERS, Credentials, keep_certificates, keep_credentials
@@ -30,7 +30,6 @@ from pgfleet.providers.local.desk import Desk
 from pgfleet.providers.local.endpoints import await_endpoints
 from pgfleet.providers.local.engines import Engines, find_engines
 from pgfleet.providers.local.keeper.control import KeeperClient, start_keeper
-from pgfleet.providers.local.misplaced import refuse_lost_rows
 from pgfleet.providers.local.observe import PLACEMENT, observe
 from pgfleet.providers.local.passable import refuse_impassable
 from pgfleet.providers.local.ports import reserving
@@ -39,6 +38,7 @@ from pgfleet.providers.local.removal import Removal
 from pgfleet.providers.local.settings import change_settings
 from pgfleet.providers.local.settle import Settling, all_streaming, sync_in_force
 from pgfleet.providers.local.switchover import switch_over
+from pgfleet.providers.misplaced import refuse_lost_rows
 from pgfleet.render.patroni import dynamic_configuration
 from pgfleet.routing.placement import Placement
 from pgfleet.runtime.files import make_folder, write_atomically
@@ -300,7 +300,10 @@ class LocalProvider:
         :raises StateUnusable: the engines could not reach their folders."""
         refuse_impassable(self.folder, self.engines.user)
         if seen.placement is not None and seen.placement != wanted.placement and seen.addresses is not None:
-            await refuse_lost_rows(self.folder, seen, wanted)
+            database = seen.addresses.database
+            await refuse_lost_rows(
+                lambda node: connect_as(self.folder, node, "pgfleet_owner", database, timeout=30.0), seen, wanted
+            )
 
     # -- beside plans ----------------------------------------------------------------------------------------------------
 
@@ -310,7 +313,7 @@ class LocalProvider:
         async with Settling(self.folder, book) as settling:
             return await switch_over(self.folder, book, shard, to, settling, home=self.fleet.shape(shard).home)
 
-    async def destroy(self, told: Callable[[str], None]) -> None:
+    async def destroy(self, told: Callable[[str], None], *, schema: bool = False) -> None:
         """Stop every process of the fleet, then delete its folder. Can be interrupted anywhere and run again."""
         if (self.folder / "units.json").exists():
             # Processes may outlive a keeper; only a keeper knows how to end them.

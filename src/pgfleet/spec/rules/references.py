@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping
 from pgfleet.spec import codes
 from pgfleet.spec.document import Path
 from pgfleet.spec.nearest import nearest
+from pgfleet.spec.providers import DEFAULT, PROVIDERS
 from pgfleet.spec.region import HOME
 from pgfleet.spec.rules.finding import Finding, Subject
 from pgfleet.spec.shard import Group, Shard
 from pgfleet.spec.table import Elsewhere
 
-IMPLEMENTED = ("local",)
-TO_COME = ("existing",)
 _OF_POSTGRES = ("postgres", "template0", "template1")
 
 
@@ -30,6 +29,9 @@ def regions_are_declared(subject: Subject) -> Iterator[Finding]:
                     if region != HOME:
                         yield from _region(subject, region, (*path, field, region), key=True)
             if isinstance(shape, Shard):
+                for region in shape.replicas if isinstance(shape.replicas, dict) else ():
+                    if region != HOME:
+                        yield from _region(subject, region, (*path, "replicas", region), key=True)
                 for at, region in enumerate(shape.residency):
                     yield from _region(subject, region, (*path, "residency", at))
 
@@ -115,12 +117,10 @@ def names_are_free(subject: Subject) -> Iterator[Finding]:
 def providers_are_there(subject: Subject) -> Iterator[Finding]:
     for name, region in subject.fleet.regions.items():
         path: Path = ("regions", name, "provider")
-        if region.provider in TO_COME:
-            message = f"provider `{region.provider}` is to come; this version runs {', '.join(IMPLEMENTED)}"
-            yield Finding(codes.PROVIDER, path, message, "provider: local")
-        elif region.provider not in IMPLEMENTED:
-            hint = nearest(region.provider, (*IMPLEMENTED, *TO_COME)) or "local"
-            yield Finding(codes.PROVIDER, path, f"there is no provider `{region.provider}`", f"provider: {hint}")
+        if region.provider not in PROVIDERS:
+            hint = nearest(region.provider, tuple(PROVIDERS)) or DEFAULT
+            message = f"there is no provider `{region.provider}`; this version knows {', '.join(PROVIDERS)}"
+            yield Finding(codes.PROVIDER, path, message, f"provider: {hint}")
 
 
 def something_is_declared(subject: Subject) -> Iterator[Finding]:

@@ -37,7 +37,7 @@ def settings_are_the_owners(subject: Subject) -> Iterator[Finding]:
 def connections_suffice(subject: Subject) -> Iterator[Finding]:
     fleet, pools = subject.fleet, subject.fleet.pools
     free = pools.max_connections - RESERVED
-    regions = len(fleet.regions)
+    regions = len(fleet.regions) if fleet.traits.poolers else 0
     poolers = regions * pools.default_pool_size
     if poolers > free:
         each = f"{regions} region{'s' if regions > 1 else ''} x default_pool_size {pools.default_pool_size} = {poolers}"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 
 from pgfleet.spec import codes
-from pgfleet.spec.document import Path
 from pgfleet.spec.region import HOME
 from pgfleet.spec.rules.finding import Finding, Subject
 from pgfleet.spec.shape import ShardShape
@@ -14,21 +12,18 @@ from pgfleet.spec.shape import ShardShape
 #: More nodes than this on one machine are worth a word.
 MANY_NODES = 60
 TESTED_MAJOR = 15
-_PASSWORD = re.compile(r"://[^/@\s:]+:[^/@\s]+@|password\s*=")
 
 
 def given(subject: Subject) -> Iterator[tuple[str, ShardShape]]:
     """The shards whose nodes are ours, with a home that the file says."""
     for name, shard in subject.fleet.shards.items():
-        if shard.primary is None and subject.fleet.home(name) is not None:
+        if shard.primary is None and subject.fleet.traits.provisions and subject.fleet.home(name) is not None:
             yield name, subject.fleet.shape(name)
 
 
 def homes_have_voters(subject: Subject) -> Iterator[Finding]:
     fleet = subject.fleet
     for name, shard in fleet.shards.items():
-        if shard.primary is not None:
-            continue
         home = fleet.home(name)
         if home is None:
             hint = f"home: {next(iter(fleet.regions), 'here')}"
@@ -40,6 +35,8 @@ def homes_have_voters(subject: Subject) -> Iterator[Finding]:
                 shard=name,
                 key=True,
             )
+            continue
+        if shard.primary is not None or not fleet.traits.provisions:
             continue
         shape = fleet.shape(name)
         if not shape.voters:
@@ -103,33 +100,6 @@ def residency_is_kept(subject: Subject) -> Iterator[Finding]:
 def _kept(inside: Mapping[str, int], region: str, noun: str) -> Mapping[str, int]:
     """What is left of places; of voters at least two, since one alone cannot be replaced."""
     return {region: 2} if noun == "voter" and sum(inside.values()) < 2 else inside
-
-
-def shards_by_address_are_bare(subject: Subject) -> Iterator[Finding]:
-    fleet = subject.fleet
-    for name, shard in fleet.shards.items():
-        if shard.primary is None:
-            if shard.replicas:
-                message = f"`{name}` has DSNs of replicas, and none of a primary"
-                yield Finding(codes.EXISTING, ("shards", name, "replicas"), message, "primary: env:PRIMARY_DSN")
-            continue
-        providers = {region.provider for region in fleet.regions.values()}
-        if "existing" not in providers:
-            message = f"`{name}` is given by DSNs, which only provider `existing` (to come) will use"
-            yield Finding(codes.EXISTING, ("shards", name, "primary"), message, "voters: {home: 2}")
-        if shaped := [f for f in ("group", "voters", "readers", "sync", "settings") if getattr(shard, f)]:
-            message = f"`{name}` is given by DSNs and has {', '.join(shaped)} too"
-            yield Finding(codes.EXISTING, ("shards", name, shaped[0]), message, "remove it", key=True)
-
-
-def passwords_are_elsewhere(subject: Subject) -> Iterator[Finding]:
-    for name, shard in subject.fleet.shards.items():
-        said: list[tuple[Path, str]] = [(("shards", name, "primary"), shard.primary or "")]
-        said += [(("shards", name, "replicas", at), dsn) for at, dsn in enumerate(shard.replicas)]
-        for path, dsn in said:
-            if not dsn.startswith("env:") and _PASSWORD.search(dsn):
-                hint = f"env:{name.upper().replace('-', '_')}_DSN"
-                yield Finding(codes.SECRET_IN_FILE, path, f"a DSN of `{name}` has its password in the file", hint, "warning")
 
 
 def nodes_are_few(subject: Subject) -> Iterator[Finding]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import asyncpg
 
-from pgfleet.errors import PlacementError, PlacementLosesRows, ShardUnasked
+from pgfleet.errors import CannotConnect, PlacementError, PlacementLosesRows, ShardUnasked
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.facts.fleet import FleetSeen
 from pgfleet.names import quote_identifier
 from pgfleet.plan.wanted import Wanted
-from pgfleet.providers.local.access import connect_as
 from pgfleet.routing.placement import Placement
 
 #: The distinct keys of a table, found by jumping from one to the next in the index that begins with the key (PostgreSQL wiki,
@@ -28,8 +27,11 @@ select key::text from keys where key is not null limit {most}
 #: More keys than this are not listed but hashed ones, of which the first that moves is enough.
 MOST = 100_000
 
+#: Opens a session of whoever may read the tables of a node, in the database that holds them.
+Connect = Callable[[NodeAddress], "Awaitable[asyncpg.Connection[asyncpg.Record]]"]
 
-async def refuse_lost_rows(folder: Path, seen: FleetSeen, wanted: Wanted) -> None:
+
+async def refuse_lost_rows(connect: Connect, seen: FleetSeen, wanted: Wanted) -> None:
     """Look on every shard for keys that ``wanted`` places elsewhere than they are.
 
     :raises PlacementLosesRows: there are some; says which, where they are and where the file wants them.
@@ -38,7 +40,7 @@ async def refuse_lost_rows(folder: Path, seen: FleetSeen, wanted: Wanted) -> Non
     assert seen.placement is not None  # noqa: S101 - the caller looked
     old, new = Placement.from_json(seen.placement), Placement.from_json(wanted.placement)
     asked = [(table, shard) for table in (*old.tables, *old.follows) for shard in old.shards(table)]
-    answers = await asyncio.gather(*(_lost(folder, seen, table, shard, old, new) for table, shard in asked))
+    answers = await asyncio.gather(*(_lost(connect, seen, table, shard, old, new) for table, shard in asked))
     lost = [line for answer in answers for line in answer]
     if lost:
         raise PlacementLosesRows(
@@ -48,22 +50,21 @@ async def refuse_lost_rows(folder: Path, seen: FleetSeen, wanted: Wanted) -> Non
         )
 
 
-async def _lost(folder: Path, seen: FleetSeen, table: str, shard: str, old: Placement, new: Placement) -> list[str]:
+async def _lost(connect: Connect, seen: FleetSeen, table: str, shard: str, old: Placement, new: Placement) -> list[str]:
     primary = _primary(seen, shard)
-    assert seen.addresses is not None  # noqa: S101 - the caller looked
     if primary is None:
         raise ShardUnasked(f"{shard} has no primary that could say which keys of {table} it holds", hint="pgfleet status")
     key = quote_identifier(old.key_column(table))
     name = f"public.{quote_identifier(table)}"
     try:
-        connection = await connect_as(folder, primary, "pgfleet_owner", seen.addresses.database, timeout=30.0)
+        connection = await connect(primary)
         try:
             if not await connection.fetchval("select to_regclass($1) is not null", name):
                 return []
             rows = await connection.fetch(_KEYS.format(key=key, table=name, most=MOST))
         finally:
             await connection.close()
-    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+    except (OSError, TimeoutError, asyncpg.PostgresError, CannotConnect) as error:
         raise ShardUnasked(f"{shard} did not say which keys of {table} it holds", seen=[str(error)]) from error
     found = (_moved(table, row["key"], shard, old, new) for row in rows)
     return [line for line in found if line]
