@@ -23,13 +23,17 @@ from pgfleet.runtime.sql import Login
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Where a call's rows live, worked out once: the placement does not change while the call looks for a node."""
+class Aim:
+    """Where a call's rows live and how fresh they must be, worked out once, in the caller's own context.
+
+    :param fresh: what only a replica that has caught up may answer; None: any may.
+    """
 
     table: str
     placed: Placed
     role: Role
     claim: str
+    fresh: object = None
 
     @property
     def shard(self) -> str:
@@ -44,43 +48,47 @@ class Guide:
 
     # -- where to go -----------------------------------------------------------------------------------------------------
 
-    def wanted(self, table: str, *, key: Key, second: Key | None = None, role: Role = "read") -> Wanted:
-        """:raises PlacementError: the table, or the key, has no place."""
+    def aim(
+        self, table: str, *, key: Key, second: Key | None = None, role: Role = "read", max_staleness: float | str | None = None
+    ) -> Aim:
+        """:param max_staleness: seconds (or ``2 s``) that a replica may be behind.
+        :raises PlacementError: the table, or the key, has no place.
+        """
         placement = self._fleet._known.placement
         placed = placement.shard(table, key, second)
-        return Wanted(table, placed, role, f"{placement.follows.get(table, table)}:{key_text(key)}")
+        return Aim(table, placed, role, f"{placement.follows.get(table, table)}:{key_text(key)}")
 
-    def route(self, wanted: Wanted, avoid: Collection[NodeName] = ()) -> Route | None:
+    def route(self, aim: Aim, avoid: Collection[NodeName] = ()) -> Route | None:
         """Where to go now; None: nowhere, wait for a change."""
-        choice = self._fleet._live.choose(wanted.shard, wanted.role, avoid)
-        return self._route(wanted, choice) if choice is not None else None
+        choice = self._fleet._live.choose(aim.shard, aim.role, avoid)
+        return self._route(aim, choice) if choice is not None else None
 
-    def route_now(self, wanted: Wanted) -> Route:
+    def route_now(self, aim: Aim) -> Route:
         """:raises NoSuchNode: nowhere."""
-        route = self.route(wanted)
+        route = self.route(aim)
         if route is None:
-            because = self._fleet._live.route(wanted.shard).because
-            asked = "its primary" if wanted.role == "write" else "a node that can be read"
-            raise NoSuchNode(f"{wanted.shard} has not got {asked} right now", seen=[because])
+            because = self._fleet._live.route(aim.shard).because
+            asked = "its primary" if aim.role == "write" else "a node that can be read"
+            raise NoSuchNode(f"{aim.shard} has not got {asked} right now", seen=[because])
         return route
 
-    async def find(self, wanted: Wanted, deadline: Deadline, call: Call, avoid: set[NodeName]) -> Route:
+    async def find(self, aim: Aim, deadline: Deadline, call: Call, avoid: set[NodeName]) -> Route:
         """Where to go, waiting through a failover. :param avoid: nodes that failed this call; emptied when nobody is left.
 
         :raises DeadlineExceeded: nobody, for all that time.
         """
         began = 0.0
         while True:
-            route = self.route(wanted, avoid)
+            route = self.route(aim, avoid)
             if route is not None:
                 if began:
                     call.waited("primary", monotonic() - began)
                 return route
             if deadline.left() <= 0:
-                raise self.late(wanted, self._fleet._live.route(wanted.shard).because, deadline)
+                raise self.late(aim, self._fleet._live.route(aim.shard).because, deadline)
             began = began or monotonic()
             avoid.clear()
-            await self._fleet._live.change(deadline, None if wanted.role == "write" else PAUSE)
+            await self._fleet._live.change(deadline, None if aim.role == "write" else PAUSE)
 
     async def changed(self) -> None:
         """Return when the routing table is another one."""
@@ -117,18 +125,29 @@ class Guide:
         """A call to ``node`` failed. :param silent: it gave no answer at all."""
         self._fleet._live.failed(node, silent=silent)
 
-    def late(self, wanted: Wanted, waited_for: str, deadline: Deadline) -> DeadlineExceeded:
+    async def position(self, node: NodeName) -> object:
+        """Where a primary is, asked after COMMIT; for :meth:`wrote`."""
+        return None
+
+    def wrote(self, shard: str, position: object) -> None:
+        """The caller's reads of ``shard`` must see as far as ``position``. Called in the caller's own context."""
+
+    async def refused(self, aim: Aim, error: BaseException, deadline: Deadline) -> BaseException:
+        """A shard's guard refused a write: what that means, after a look at the map."""
+        return error
+
+    def late(self, aim: Aim, waited_for: str, deadline: Deadline) -> DeadlineExceeded:
         """The error of a call that has run out of time."""
-        message = f"{wanted.shard} did not answer within {deadline.allowed:g} s"
+        message = f"{aim.shard} did not answer within {deadline.allowed:g} s"
         return DeadlineExceeded(message, seen=[f"waited for: {waited_for}"])
 
     # -- made of -----------------------------------------------------------------------------------------------------------
 
-    def _route(self, wanted: Wanted, choice: Choice) -> Route:
+    def _route(self, aim: Aim, choice: Choice) -> Route:
         known = self._fleet._known
         return Route.of(
-            choice, wanted.placed, wanted.role, database=known.book.database, version=self._fleet._live.table.version,
-            claim=wanted.claim, epoch=known.placement.epoch, tls=self._tls(choice.node.name),
+            choice, aim.placed, aim.role, database=known.book.database, version=self._fleet._live.table.version,
+            claim=aim.claim, epoch=known.placement.epoch, tls=self._tls(choice.node.name),
         )  # fmt: skip
 
     def _tls(self, node: NodeName) -> Tls:

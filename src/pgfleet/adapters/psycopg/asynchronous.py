@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Self, assert_never
 
-from pgfleet.adapters.psycopg.block import Block, Find, Pause, Say, Steps, Take
+from pgfleet.adapters.psycopg.block import Ask, Block, Find, Mark, Pause, Say, Steps, Take
 from pgfleet.adapters.psycopg.connection import AsyncConnection
 from pgfleet.adapters.psycopg.pools import AsyncPool
 from pgfleet.adapters.psycopg.words import exchange
 from pgfleet.client.fleet import Fleet
-from pgfleet.client.guide import Guide
+from pgfleet.client.guide import Aim, Guide
 from pgfleet.errors import FleetClosed
 from pgfleet.names import NodeName
 from pgfleet.routing.hashing import Key
@@ -47,16 +47,19 @@ class AsyncFleet:
 
     @asynccontextmanager
     async def read(
-        self, table: str, *, key: Key, second: Key | None = None, deadline: float | None = None
-    ) -> AsyncIterator[AsyncConnection]:
+        self, table: str, *, key: Key, second: Key | None = None, deadline: float | None = None,
+        max_staleness: float | str | None = None,
+    ) -> AsyncIterator[AsyncConnection]:  # fmt: skip
         """A READ ONLY transaction on a near replica of the key's shard. Every call on ``conn`` ends within ``deadline``
         seconds after the block began.
 
+        :param max_staleness: seconds (or ``2 s``) that the replica may be behind; None: any, if it has this caller's writes.
         :raises DeadlineExceeded: it did not.
         :raises WriteInRead: a statement writes.
         :raises PlacementError: the table, or the key, has no place.
         """
-        async with self._lent("read", table, key, second, deadline) as lent:
+        aim = self._live.aim(table, key=key, second=second, max_staleness=max_staleness)
+        async with self._lent(aim, deadline) as lent:
             yield lent
 
     @asynccontextmanager
@@ -68,31 +71,26 @@ class AsyncFleet:
         :raises DeadlineExceeded: no answer in time; nothing was written.
         :raises OutcomeUnknown: COMMIT was sent, and never answered, or answered without the replicas.
         :raises BlockRolledBack: an error was caught inside the block, so PostgreSQL did not commit.
+        :raises PlacementMoved: the key moved to another shard meanwhile: run the block again.
         """
-        async with self._lent("write", table, key, second, deadline) as lent:
+        async with self._lent(self._live.aim(table, key=key, second=second, role="write"), deadline) as lent:
             yield lent
 
     @asynccontextmanager
-    async def _lent(
-        self, role: Role, table: str, key: Key, second: Key | None, seconds: float | None
-    ) -> AsyncIterator[AsyncConnection]:
+    async def _lent(self, aim: Aim, seconds: float | None) -> AsyncIterator[AsyncConnection]:
         guide = self._live
-        wanted = guide.wanted(table, key=key, second=second, role=role)
-        with guide.observing.call(role, table, wanted.shard) as call:
-            block = Block[AsyncConnection](guide, wanted, guide.deadline(seconds), call, self._size)
+        with guide.observing.call(aim.role, aim.table, aim.shard) as call:
+            block = Block[AsyncConnection](guide, aim, guide.deadline(seconds), call, self._size)
             await self._drive(block, block.begin())
             try:
                 yield block.connection
             except BaseException as error:
-                told = block.translated(error)
-                await self._drive(block, block.undo(error))
-                if told is error:
-                    raise
-                raise told from error
-            if role == "write":
+                await self._drive(block, block.fail(error))
+                raise
+            if aim.role == "write":
                 await self._drive(block, block.commit())
             else:
-                self._later(self._drive(block, block.undo(None)))  # behind the caller's back
+                self._later(self._drive(block, block.undo()))  # behind the caller's back
 
     async def _drive(self, block: Block[AsyncConnection], steps: Steps) -> None:
         try:
@@ -102,12 +100,16 @@ class AsyncFleet:
                 try:
                     match step:
                         case Find(avoid):
-                            answer = await block.guide.find(block.wanted, block.deadline, block.call, avoid)
+                            answer = await block.guide.find(block.aim, block.deadline, block.call, avoid)
                         case Take(route):
                             block.pool = pool = self._pool(route.name, route.role)
                             answer = await pool.take(block.words, block.deadline)
                         case Say(message):
                             answer = await block.connection.wait(exchange(block.connection.pgconn, message))
+                        case Mark():
+                            answer = await block.guide.position(block.route.name)
+                        case Ask(refusal):
+                            answer = await block.guide.refused(block.aim, refusal, block.deadline)
                         case Pause(seconds):
                             await asyncio.sleep(seconds)
                         case _:

@@ -18,6 +18,7 @@ from pgfleet.adapters.psycopg.connection import AsyncConnection, Connection
 from pgfleet.adapters.psycopg.words import (
     COMMIT,
     NOT_WRITABLE,
+    REFUSED,
     RESET,
     RESET_SECONDS,
     ROLLBACK,
@@ -30,7 +31,7 @@ from pgfleet.adapters.psycopg.words import (
     write_in_read,
 )  # fmt: skip
 from pgfleet.client.fleet import PAUSE
-from pgfleet.client.guide import Guide, Wanted
+from pgfleet.client.guide import Aim, Guide
 from pgfleet.client.observing import Call
 from pgfleet.errors import CannotConnect, DeadlineExceeded
 from pgfleet.names import NodeName
@@ -63,13 +64,25 @@ class Say:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """Ask where the primary is now. Answered by a position."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a guard's refusal means. Answered by the error to raise."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """:param seconds: to wait before the next attempt."""
 
     seconds: float
 
 
-Step = Find | Take | Say | Pause
+Step = Find | Take | Say | Mark | Ask | Pause
 Steps = Generator[Step, Any, None]
 
 
@@ -91,8 +104,8 @@ class Block(Generic[C]):
     pool: Returns[C]
     route: Route
 
-    def __init__(self, guide: Guide, wanted: Wanted, deadline: Deadline, call: Call, size: int) -> None:
-        self.guide, self.wanted, self.deadline, self.call = guide, wanted, deadline, call
+    def __init__(self, guide: Guide, aim: Aim, deadline: Deadline, call: Call, size: int) -> None:
+        self.guide, self.aim, self.deadline, self.call = guide, aim, deadline, call
         self._size = size
 
     def words(self) -> dict[str, ConnectValue]:
@@ -109,7 +122,7 @@ class Block(Generic[C]):
         :raises DeadlineExceeded: nobody could begin it in time.
         """
         avoid: set[NodeName] = set()
-        writes = self.wanted.role == "write"
+        writes = self.aim.role == "write"
         while True:
             self.route = yield Find(avoid)
             why = yield from self._begin_here()
@@ -117,7 +130,7 @@ class Block(Generic[C]):
                 self.call.at(self.route.name, self.route)
                 return
             if self.deadline.left() <= 0:
-                raise self.guide.late(self.wanted, why, self.deadline)
+                raise self.guide.late(self.aim, why, self.deadline)
             avoid.add(self.route.name)
             self.call.retried()
             if writes:
@@ -125,7 +138,7 @@ class Block(Generic[C]):
 
     def _begin_here(self) -> Generator[Step, Any, str]:
         """:returns: why not; empty: it began."""
-        node, writes = self.route.name, self.wanted.role == "write"
+        node, writes = self.route.name, self.aim.role == "write"
         asked = monotonic()
         try:
             self.connection = yield Take(self.route)
@@ -133,7 +146,7 @@ class Block(Generic[C]):
             self.guide.failed(node, silent=not writes)
             return error.message
         except TimeoutError:
-            raise self.guide.late(self.wanted, f"a free connection to {node.member}, of {self._size}", self.deadline) from None
+            raise self.guide.late(self.aim, f"a free connection to {node.member}, of {self._size}", self.deadline) from None
         self.call.waited("connection", monotonic() - asked)
         left = self.deadline.left()
         self.connection.deadline = self.deadline if writes or left < 0.2 else Deadline.after(left * SHARE)
@@ -165,16 +178,16 @@ class Block(Generic[C]):
         connection, status = self.connection, self.connection.pgconn.transaction_status
         if self.deadline.left() <= 0:
             self.pool.drop(connection)
-            raise self.guide.late(self.wanted, "the end of its write block", self.deadline)
+            raise self.guide.late(self.aim, "the end of its write block", self.deadline)
         if status not in (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.IDLE):
             self.pool.drop(connection)  # it broke, or is still sending, and the error was caught
-            raise rolled_back(self.wanted)
+            raise rolled_back(self.aim)
         try:
             results: list[PGresult] = yield Say(RESET if status == TransactionStatus.IDLE else COMMIT)
         except (Exception, asyncio.CancelledError) as error:
             self.guide.failed(self.route.name, silent=False)
             self.pool.drop(connection)
-            raise unknown(self.wanted, self.route, str(error).strip() or type(error).__name__) from error
+            raise unknown(self.aim, self.route, str(error).strip() or type(error).__name__) from error
         except BaseException:
             self.pool.drop(connection)
             raise
@@ -184,16 +197,26 @@ class Block(Generic[C]):
         else:
             self.pool.give(connection)
         if connection.unreplicated:
-            raise unknown(self.wanted, self.route, "the replicas did not confirm it")
+            raise unknown(self.aim, self.route, "the replicas did not confirm it")
         if answer.error is not None:
             raise answer.error
         if status != TransactionStatus.IDLE and answer.tag != "COMMIT":
-            raise rolled_back(self.wanted)
+            raise rolled_back(self.aim)
+        self.guide.wrote(self.aim.shard, (yield Mark()))
 
-    def undo(self, error: BaseException | None) -> Steps:
-        """Roll back and give the connection back. :param error: what the caller's code raised; None: a read has ended."""
-        connection, status = self.connection, self.connection.pgconn.transaction_status
+    def fail(self, error: BaseException) -> Steps:
+        """Roll back; then raise what the caller's ``error`` means, where that is another one."""
         self._look_at(error)
+        yield from self.undo(error)
+        told = self._translated(error)
+        if told is error and self.aim.role == "write" and getattr(error, "sqlstate", None) in REFUSED:
+            told = yield Ask(error)
+        if told is not error:
+            raise told from error
+
+    def undo(self, error: BaseException | None = None) -> Steps:
+        """Roll back and give the connection back. :param error: None: a read has ended."""
+        connection, status = self.connection, self.connection.pgconn.transaction_status
         known = status in (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.IDLE)
         if not known or (error is not None and not isinstance(error, Exception)):
             self.pool.drop(connection)
@@ -212,18 +235,17 @@ class Block(Generic[C]):
         else:
             self.pool.drop(connection)
 
-    def _look_at(self, error: BaseException | None) -> None:
+    def _look_at(self, error: BaseException) -> None:
         """Have the router look again where ``error`` says that the node is not what it was."""
         if not isinstance(error, (psycopg.Error, DeadlineExceeded)):
             return
-        wrong_role = self.wanted.role == "write" and getattr(error, "sqlstate", None) in NOT_WRITABLE
+        wrong_role = self.aim.role == "write" and getattr(error, "sqlstate", None) in NOT_WRITABLE
         if self.connection.closed or wrong_role:
-            self.guide.failed(self.route.name, silent=self.connection.late and self.wanted.role == "read")
+            self.guide.failed(self.route.name, silent=self.connection.late and self.aim.role == "read")
 
-    def translated(self, error: BaseException) -> BaseException:
-        """What leaves the block when the caller's code raised ``error``."""
-        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction) and self.wanted.role == "read":
-            return write_in_read(self.wanted, error)
+    def _translated(self, error: BaseException) -> BaseException:
+        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction) and self.aim.role == "read":
+            return write_in_read(self.aim, error)
         if isinstance(error, DeadlineExceeded) and self.connection.late:
-            return self.guide.late(self.wanted, f"a statement of a {self.wanted.role} block on {self.route.node}", self.deadline)
+            return self.guide.late(self.aim, f"a statement of a {self.aim.role} block on {self.route.node}", self.deadline)
         return error

@@ -12,11 +12,11 @@ from typing import Any, Self, assert_never
 
 import pgfleet.client.fleet
 from pgfleet.adapters.psycopg.background import Background
-from pgfleet.adapters.psycopg.block import Block, Find, Pause, Say, Steps, Take
+from pgfleet.adapters.psycopg.block import Ask, Block, Find, Mark, Pause, Say, Steps, Take
 from pgfleet.adapters.psycopg.connection import Connection
 from pgfleet.adapters.psycopg.pools import Pool
 from pgfleet.adapters.psycopg.words import exchange
-from pgfleet.client.guide import Guide
+from pgfleet.client.guide import Aim, Guide
 from pgfleet.errors import FleetClosed
 from pgfleet.names import NodeName
 from pgfleet.routing.hashing import Key
@@ -70,18 +70,23 @@ class Fleet:
         :raises NoSuchNode: nowhere, right now.
         """
         guide = self._live
-        return guide.route_now(guide.wanted(table, key=key, second=second, role="write" if write else "read"))
+        return guide.route_now(guide.aim(table, key=key, second=second, role="write" if write else "read"))
 
     @contextmanager
-    def read(self, table: str, *, key: Key, second: Key | None = None, deadline: float | None = None) -> Iterator[Connection]:
+    def read(
+        self, table: str, *, key: Key, second: Key | None = None, deadline: float | None = None,
+        max_staleness: float | str | None = None,
+    ) -> Iterator[Connection]:  # fmt: skip
         """A READ ONLY transaction on a near replica of the key's shard. Every call on ``conn`` ends within ``deadline``
         seconds after the block began.
 
+        :param max_staleness: seconds (or ``2 s``) that the replica may be behind; None: any, if it has this caller's writes.
         :raises DeadlineExceeded: it did not.
         :raises WriteInRead: a statement writes.
         :raises PlacementError: the table, or the key, has no place.
         """
-        with self._lent("read", table, key, second, deadline) as lent:
+        aim = self._live.aim(table, key=key, second=second, max_staleness=max_staleness)
+        with self._lent(aim, deadline) as lent:
             yield lent
 
     @contextmanager
@@ -91,26 +96,23 @@ class Fleet:
         :raises DeadlineExceeded: no answer in time; nothing was written.
         :raises OutcomeUnknown: COMMIT was sent, and never answered, or answered without the replicas.
         :raises BlockRolledBack: an error was caught inside the block, so PostgreSQL did not commit.
+        :raises PlacementMoved: the key moved to another shard meanwhile: run the block again.
         """
-        with self._lent("write", table, key, second, deadline) as lent:
+        with self._lent(self._live.aim(table, key=key, second=second, role="write"), deadline) as lent:
             yield lent
 
     @contextmanager
-    def _lent(self, role: Role, table: str, key: Key, second: Key | None, seconds: float | None) -> Iterator[Connection]:
+    def _lent(self, aim: Aim, seconds: float | None) -> Iterator[Connection]:
         guide = self._live
-        wanted = guide.wanted(table, key=key, second=second, role=role)
-        with guide.observing.call(role, table, wanted.shard) as call:
-            block = Block[Connection](guide, wanted, guide.deadline(seconds), call, self._size)
+        with guide.observing.call(aim.role, aim.table, aim.shard) as call:
+            block = Block[Connection](guide, aim, guide.deadline(seconds), call, self._size)
             self._drive(block, block.begin())
             try:
                 yield block.connection
             except BaseException as error:
-                told = block.translated(error)
-                self._drive(block, block.undo(error))
-                if told is error:
-                    raise
-                raise told from error
-            self._drive(block, block.commit() if role == "write" else block.undo(None))
+                self._drive(block, block.fail(error))
+                raise
+            self._drive(block, block.commit() if aim.role == "write" else block.undo())
 
     def _drive(self, block: Block[Connection], steps: Steps) -> None:
         try:
@@ -126,6 +128,10 @@ class Fleet:
                             answer = pool.take(block.words, block.deadline)
                         case Say(message):
                             answer = block.connection.wait(exchange(block.connection.pgconn, message))
+                        case Mark():
+                            answer = self._running.run(block.guide.position(block.route.name))
+                        case Ask(refusal):
+                            answer = self._running.run(block.guide.refused(block.aim, refusal, block.deadline))
                         case Pause(seconds):
                             time.sleep(seconds)
                         case _:
@@ -140,8 +146,8 @@ class Fleet:
     def _find(self, block: Block[Connection], avoid: set[NodeName]) -> Route:
         self._running.alive()
         # The table is a value that is swapped whole: looking at it needs no turn on the loop, only waiting does.
-        route = block.guide.route(block.wanted, avoid)
-        return route or self._running.run(block.guide.find(block.wanted, block.deadline, block.call, avoid))
+        route = block.guide.route(block.aim, avoid) if block.aim.fresh is None else None
+        return route or self._running.run(block.guide.find(block.aim, block.deadline, block.call, avoid))
 
     def _pool(self, node: NodeName, role: Role) -> Pool:
         with self._pools_lock:

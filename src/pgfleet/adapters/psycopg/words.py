@@ -15,7 +15,7 @@ from psycopg import generators
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
-from pgfleet.client.guide import Wanted
+from pgfleet.client.guide import Aim
 from pgfleet.errors import BlockRolledBack, OutcomeUnknown, WriteInRead
 from pgfleet.routing.route import Route
 
@@ -38,6 +38,8 @@ SHARE = 0.5
 #: SQLSTATEs by which a server says that it is no primary (any more): 25006 a write in recovery, 0A000 BEGIN READ WRITE
 #: in recovery (PostgreSQL's check_transaction_read_only).
 NOT_WRITABLE = frozenset({"25006", "0A000"})
+#: SQLSTATEs of the shards' own guards: opened under an old epoch, a key that the shard does not own.
+REFUSED = frozenset({"PF001", "PF002"})
 
 
 def begin(route: Route) -> bytes:
@@ -84,20 +86,20 @@ def refused(results: Sequence[PGresult]) -> psycopg.Error | None:
     return psycopg.errors.error_from_result(last) if last.status == ExecStatus.FATAL_ERROR else None
 
 
-def unknown(wanted: Wanted, route: Route, said: str) -> OutcomeUnknown:
+def unknown(aim: Aim, route: Route, said: str) -> OutcomeUnknown:
     """A COMMIT was sent, and nobody knows what became of it. :param said: what was seen."""
     where = f"{route.shard}/{route.node}"
-    return OutcomeUnknown(f"a write to {wanted.table} on {where} was sent and its outcome is not known", seen=[said])
+    return OutcomeUnknown(f"a write to {aim.table} on {where} was sent and its outcome is not known", seen=[said])
 
 
-def rolled_back(wanted: Wanted) -> BlockRolledBack:
+def rolled_back(aim: Aim) -> BlockRolledBack:
     """COMMIT was answered by a rollback."""
-    return BlockRolledBack(f"a statement of the block on {wanted.shard} had failed, so PostgreSQL rolled it back")
+    return BlockRolledBack(f"a statement of the block on {aim.shard} had failed, so PostgreSQL rolled it back")
 
 
-def write_in_read(wanted: Wanted, error: psycopg.Error) -> WriteInRead:
+def write_in_read(aim: Aim, error: psycopg.Error) -> WriteInRead:
     """A read block was used to write."""
-    message = f"a statement that writes to {wanted.table} was sent to read on {wanted.shard}"
+    message = f"a statement that writes to {aim.table} was sent to read on {aim.shard}"
     return WriteInRead(message, seen=[str(error)], hint="a write block")
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.util import await_only
 from pgfleet.adapters.sqlalchemy.dialect import Dialect, Lent
 from pgfleet.adapters.sqlalchemy.engines import Engines, NodeEngine
 from pgfleet.client.fleet import PAUSE, Fleet
-from pgfleet.client.guide import Guide, Wanted
+from pgfleet.client.guide import Aim, Guide
 from pgfleet.client.observing import Call
 from pgfleet.errors import CannotConnect, CrossShardWrite, FleetClosed, PlacementError
 from pgfleet.names import NodeName
@@ -41,7 +41,7 @@ class RoutedSession(Session):
 
     guide: Guide
     engines: Engines
-    use: tuple[Wanted, float | None] | None = None
+    use: tuple[Aim, float | None] | None = None
 
     def __init__(self, *args: Any, guide: Guide, engines: Engines, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -59,42 +59,42 @@ class RoutedSession(Session):
             return bind
         if self.use is None:
             raise PlacementError("this session was not told which rows it is for", hint='session.using("questions", key="PMP")')
-        wanted, seconds = self.use
-        part = self.parts.get((wanted.shard, wanted.role))
+        aim, seconds = self.use
+        part = self.parts.get((aim.shard, aim.role))
         if part is None:
             for shard, role in self.parts:
-                if wanted.role == role == "write":
-                    message = f"this transaction writes to {shard}, and cannot write to {wanted.shard} too"
+                if aim.role == role == "write":
+                    message = f"this transaction writes to {shard}, and cannot write to {aim.shard} too"
                     raise CrossShardWrite(message, hint="await session.commit() first")
-            part = await_only(self._part(wanted, seconds))
-            self.parts[wanted.shard, wanted.role] = part
+            part = await_only(self._part(aim, seconds))
+            self.parts[aim.shard, aim.role] = part
         return part.engine.engine.sync_engine
 
-    async def _part(self, wanted: Wanted, seconds: float | None) -> _Part:
+    async def _part(self, aim: Aim, seconds: float | None) -> _Part:
         guide, deadline = self.guide, self.guide.deadline(seconds)
-        call = guide.observing.call("transaction", wanted.table, wanted.shard)
+        call = guide.observing.call("transaction", aim.table, aim.shard)
         call.__enter__()
         avoid: set[NodeName] = set()
         try:
             while True:
-                route = await guide.find(wanted, deadline, call, avoid)
+                route = await guide.find(aim, deadline, call, avoid)
                 one = self.engines.of(route)
                 try:
                     if not one.ready:
                         await one.try_out(deadline)
                 except CannotConnect as error:
-                    guide.failed(route.name, silent=wanted.role == "read")
+                    guide.failed(route.name, silent=aim.role == "read")
                     if deadline.left() <= 0:
-                        raise guide.late(wanted, error.message, deadline) from error
+                        raise guide.late(aim, error.message, deadline) from error
                     avoid.add(route.name)
                     call.retried()
-                    if wanted.role == "write":
+                    if aim.role == "write":
                         await asyncio.sleep(min(PAUSE, max(0.0, deadline.left())))
                 except TimeoutError as error:
-                    raise guide.late(wanted, f"a free connection to {route.node}", deadline) from error
+                    raise guide.late(aim, f"a free connection to {route.node}", deadline) from error
                 else:
                     call.at(route.name, route)
-                    return _Part(one, deadline, wanted.claim, route.epoch, call)
+                    return _Part(one, deadline, aim.claim, route.epoch, call)
         except BaseException as error:
             call.__exit__(type(error), error, error.__traceback__)
             raise
@@ -138,15 +138,18 @@ class FleetSession(AsyncSession):
     sync_session: RoutedSession
 
     def using(
-        self, table: str, *, key: Key, second: Key | None = None, write: bool = False, deadline: float | None = None
-    ) -> Self:
+        self, table: str, *, key: Key, second: Key | None = None, write: bool = False, deadline: float | None = None,
+        max_staleness: float | str | None = None,
+    ) -> Self:  # fmt: skip
         """What follows is for rows of ``key``: until it is called again, also in later transactions.
 
         :param write: on the primary. :param deadline: seconds for a transaction, from its first statement on.
+        :param max_staleness: seconds (or ``2 s``) that a replica may be behind; None: any, if it has this caller's writes.
         :raises PlacementError: the table, or the key, has no place.
         """
         session = self.sync_session
-        session.use = session.guide.wanted(table, key=key, second=second, role="write" if write else "read"), deadline
+        role: Role = "write" if write else "read"
+        session.use = session.guide.aim(table, key=key, second=second, role=role, max_staleness=max_staleness), deadline
         return self
 
 
@@ -184,7 +187,9 @@ class FleetSessions:
         return FleetSession(guide=self._guide, engines=self.engines, **self._more)
 
     def using(
-        self, table: str, *, key: Key, second: Key | None = None, write: bool = False, deadline: float | None = None
-    ) -> FleetSession:
-        """A session for rows of ``key``."""
-        return self().using(table, key=key, second=second, write=write, deadline=deadline)
+        self, table: str, *, key: Key, second: Key | None = None, write: bool = False, deadline: float | None = None,
+        max_staleness: float | str | None = None,
+    ) -> FleetSession:  # fmt: skip
+        """A session for rows of ``key``; as :meth:`FleetSession.using`."""
+        made = self()
+        return made.using(table, key=key, second=second, write=write, deadline=deadline, max_staleness=max_staleness)
