@@ -7,7 +7,7 @@ ours: we do not parse it, and text with values in it belongs in no trace. Needs 
 from __future__ import annotations
 
 from contextvars import Token
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from opentelemetry import context, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
@@ -19,13 +19,20 @@ from pgfleet.names import NodeName
 _ERRORS = frozenset({"failed", "refused", "deadline", "unreachable", "unknown"})
 
 
+class Begun(NamedTuple):
+    """:param token: of what was current before; None: the span is not current."""
+
+    span: Span
+    token: Token[context.Context] | None
+
+
 class Spans:
     """An :class:`pgfleet.client.observing.Observer`. :param provider: None: OpenTelemetry's global one, when it is asked."""
 
     def __init__(self, provider: trace.TracerProvider | None = None) -> None:
         self._tracer = trace.get_tracer("pgfleet", tracer_provider=provider)
 
-    def began(self, call: WatchedCall) -> tuple[Span, Token[context.Context] | None]:
+    def began(self, call: WatchedCall) -> Begun:
         span = self._tracer.start_span(
             f"{call.kind} {call.table}",
             kind=SpanKind.CLIENT,
@@ -37,10 +44,11 @@ class Spans:
             },
         )
         # Attached, so that what the caller's block does stands below it; where there is no block, nothing says when to stop.
-        return span, context.attach(trace.set_span_in_context(span)) if call.kind != "transaction" else None
+        return Begun(span, context.attach(trace.set_span_in_context(span)) if call.kind != "transaction" else None)
 
     def ended(self, call: WatchedCall, begun: object) -> None:
-        span, token = begun  # type: ignore[misc] # what began() returned
+        assert isinstance(begun, Begun)  # noqa: S101 - what began() returned
+        span, token = begun
         if token is not None:
             context.detach(token)
         if span.is_recording():

@@ -52,13 +52,13 @@ class Dialect(PGDialect_asyncpg):
 
     def do_execute(self, cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
         try:
-            super().do_execute(cursor, statement, parameters, context)
+            super().do_execute(cursor, statement, parameters, context)  # type: ignore[no-untyped-call]
         except Exception as error:
             raise self._told(cursor._connection, error) from error
 
     def do_executemany(self, cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
         try:
-            super().do_executemany(cursor, statement, parameters, context)
+            super().do_executemany(cursor, statement, parameters, context)  # type: ignore[no-untyped-call]
         except Exception as error:
             raise self._told(cursor._connection, error) from error
 
@@ -66,7 +66,7 @@ class Dialect(PGDialect_asyncpg):
         driver: Lent = dbapi_connection.driver_connection
         driver.last_status = ""
         try:
-            super().do_commit(dbapi_connection)
+            super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]
         except (Exception, asyncio.CancelledError) as error:
             driver.trouble = error
             if self.role == "write" and (driver.is_closed() or driver.unreplicated or _late(error)):
