@@ -644,6 +644,8 @@ class NotResolvable(Refused):
     """
 
     code = "PGF-F207"
+
+
 class CrossShardWrite(Refused):
     """One transaction was to write to two shards: its COMMIT would not be atomic, and half of it could be lost.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.engines.replicated import Replicated, replicated
+from tests.adapters.stage import Bank, bank
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(120)]
 
@@ -24,13 +25,14 @@ def example() -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where pydantic looks types up
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.fixture(scope="module")
-def servers() -> Iterator[Replicated]:
-    with replicated(1, other=True) as made:
+def servers() -> Iterator[Bank]:
+    with bank(1, arts=True) as made:
         for node in (made.primary, next(name for name in made.nodes if name.shard != made.primary.shard)):
             made.psql("drop table questions", node)
             for name in ("0001_uuidv7.sql", "0002_questions.sql"):
@@ -40,8 +42,8 @@ def servers() -> Iterator[Replicated]:
 
 
 @pytest.fixture
-async def http(servers: Replicated) -> AsyncIterator[httpx.AsyncClient]:
-    app = example().make_app(servers.folder, region="west")
+async def http(servers: Bank) -> AsyncIterator[httpx.AsyncClient]:
+    app = example().make_app(servers.folder, region="us-west")
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(app.router.lifespan_context(app))
         transport = httpx.ASGITransport(app)
@@ -52,9 +54,7 @@ async def post(http: httpx.AsyncClient, stem: str, subject: str = "PMP", **more:
     return await http.post(f"/subjects/{subject}/questions", json=NEW | {"stem": stem}, headers=more)
 
 
-async def test_what_was_written_is_read_by_its_token_from_a_replica_that_lags(
-    http: httpx.AsyncClient, servers: Replicated
-) -> None:
+async def test_what_was_written_is_read_by_its_token_from_a_replica_that_lags(http: httpx.AsyncClient, servers: Bank) -> None:
     servers.psql("select pg_wal_replay_pause()", servers.replicas[0], "postgres")
     try:
         written = await post(http, "by token")
@@ -84,7 +84,7 @@ async def test_a_caller_who_has_written_nothing_has_no_token(http: httpx.AsyncCl
 
 @pytest.mark.parametrize("token", ["pgf1.AAAA", "nonsense", "pgf9.x", "é"])
 async def test_a_token_that_cannot_be_read_is_said(http: httpx.AsyncClient, token: str) -> None:
-    read = await http.get("/subjects/PMP/questions", headers={HEADER: token.encode()})
+    read = await http.get("/subjects/PMP/questions", headers=[(HEADER.encode(), token.encode())])
     assert (read.status_code, read.json()["code"]) == (400, "PGF-F204")
 
 

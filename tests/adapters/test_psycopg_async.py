@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import psycopg
 import pytest
-from tests.engines.replicated import SHARD, Replicated, replicated
+from tests.adapters.stage import Bank, bank
 
 import pgfleet
 from pgfleet.adapters.psycopg import AsyncFleet
@@ -20,14 +20,14 @@ COUNT = "select count(*) from questions where stem = %s"
 
 
 @pytest.fixture(scope="module")
-def servers() -> Iterator[Replicated]:
-    with replicated(2) as made:
+def servers() -> Iterator[Bank]:
+    with bank(2) as made:
         yield made
 
 
 @pytest.fixture
-async def people(servers: Replicated) -> AsyncIterator[AsyncFleet]:
-    async with pgfleet.connect(servers.folder, region="west") as fleet, AsyncFleet(fleet, size=2) as made:
+async def people(servers: Bank) -> AsyncIterator[AsyncFleet]:
+    async with pgfleet.connect(servers.folder, region="us-west") as fleet, AsyncFleet(fleet, size=2) as made:
         yield made
 
 
@@ -45,8 +45,8 @@ async def until_count(people: AsyncFleet, stem: str, wanted: int) -> None:
                     return
 
 
-async def test_reads_go_near_and_writes_to_the_primary(people: AsyncFleet, servers: Replicated) -> None:
-    near = next(server.port for name, server in servers.nodes.items() if name.region == "west")
+async def test_reads_go_near_and_writes_to_the_primary(people: AsyncFleet, servers: Bank) -> None:
+    near = next(server.port for name, server in servers.nodes.items() if name.region == "us-west")
     async with people.read("questions", key="PMP") as conn:
         assert await one(conn, "select inet_server_port()") == near
         assert await one(conn, "show transaction_read_only") == "on"
@@ -105,7 +105,7 @@ async def test_commit_belongs_to_the_block(people: AsyncFleet) -> None:
     ],
 )
 async def test_what_a_block_leaves_in_its_session_does_not_reach_the_next(
-    people: AsyncFleet, servers: Replicated, leave: str, look: str, clean: object
+    people: AsyncFleet, servers: Bank, leave: str, look: str, clean: object
 ) -> None:
     servers.psql("grant pg_read_all_data to pgfleet_app", database="postgres")
     async with people.write("questions", key="PMP") as conn:
@@ -155,9 +155,7 @@ async def test_a_cancelled_block_gives_its_place_back(people: AsyncFleet) -> Non
         pass
 
 
-async def test_a_commit_whose_wait_for_the_replicas_is_cancelled_is_not_called_done(
-    people: AsyncFleet, servers: Replicated
-) -> None:
+async def test_a_commit_whose_wait_for_the_replicas_is_cancelled_is_not_called_done(people: AsyncFleet, servers: Bank) -> None:
     """The server answers COMMIT, with a notice: nobody but the primary has it."""
     servers.psql("alter system set synchronous_standby_names = 'nobody'; select pg_reload_conf()")
     try:
@@ -175,7 +173,7 @@ async def test_a_commit_whose_wait_for_the_replicas_is_cancelled_is_not_called_d
         servers.psql("alter system reset synchronous_standby_names; select pg_reload_conf()")
 
 
-def cancel_its_wait(servers: Replicated, pid: object) -> None:
+def cancel_its_wait(servers: Bank, pid: object) -> None:
     servers.psql(
         f"""do $$ begin
           for i in 1..100 loop
@@ -187,7 +185,7 @@ def cancel_its_wait(servers: Replicated, pid: object) -> None:
     )
 
 
-async def test_a_server_that_was_restarted_costs_nothing_but_another_connection(people: AsyncFleet, servers: Replicated) -> None:
+async def test_a_server_that_was_restarted_costs_nothing_but_another_connection(people: AsyncFleet, servers: Bank) -> None:
     async with people.write("questions", key="PMP") as conn:
         await conn.execute(INSERT, ["before"])
     server = servers.nodes[servers.primary]
@@ -197,8 +195,8 @@ async def test_a_server_that_was_restarted_costs_nothing_but_another_connection(
         await conn.execute(INSERT, ["after"])
 
 
-async def test_a_failover_between_two_blocks(servers: Replicated) -> None:
-    with replicated(1) as own:
+async def test_a_failover_between_two_blocks(servers: Bank) -> None:
+    with bank(1) as own:
         async with pgfleet.connect(own.folder) as fleet, AsyncFleet(fleet) as people:
             async with people.write("questions", key="PMP") as conn:
                 await conn.execute(INSERT, ["first"])
@@ -207,4 +205,4 @@ async def test_a_failover_between_two_blocks(servers: Replicated) -> None:
             async with people.write("questions", key="PMP", deadline=20) as conn:
                 assert await one(conn, "select inet_server_port()") == own.nodes[heir].port
                 assert await one(conn, COUNT, "first") == 1
-            assert heir.shard == SHARD
+            assert heir.shard == "stem"

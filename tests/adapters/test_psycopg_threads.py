@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
+from tests.adapters.stage import Bank, bank
 from tests.adapters.test_psycopg_async import COUNT, INSERT, cancel_its_wait
-from tests.engines.replicated import Replicated, replicated
 
 import pgfleet
 from pgfleet.adapters.psycopg import Connection, Fleet
@@ -21,13 +21,13 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(120)]
 
 
 @pytest.fixture(scope="module")
-def servers() -> Iterator[Replicated]:
-    with replicated(1) as made:
+def servers() -> Iterator[Bank]:
+    with bank(1) as made:
         yield made
 
 
 @pytest.fixture
-def fleet(servers: Replicated) -> Iterator[Fleet]:
+def fleet(servers: Bank) -> Iterator[Fleet]:
     with Fleet(servers.folder, size=4) as made:
         yield made
 
@@ -38,7 +38,7 @@ def one(conn: Connection, sql: str, *args: object) -> object:
     return row[0]
 
 
-def test_reads_are_read_only_and_writes_are_committed(fleet: Fleet, servers: Replicated) -> None:
+def test_reads_are_read_only_and_writes_are_committed(fleet: Fleet, servers: Bank) -> None:
     with fleet.write("questions", key="PMP") as conn:
         conn.execute(INSERT, ["kept"])
         assert one(conn, "select inet_server_port()") == servers.nodes[servers.primary].port
@@ -52,7 +52,7 @@ def test_reads_are_read_only_and_writes_are_committed(fleet: Fleet, servers: Rep
         assert one(conn, COUNT, "kept") == 1
 
 
-def test_the_route_is_there_without_a_driver(fleet: Fleet, servers: Replicated) -> None:
+def test_the_route_is_there_without_a_driver(fleet: Fleet, servers: Bank) -> None:
     route = fleet.route("questions", key="PMP", write=True)
     assert (route.name, route.port, route.role) == (servers.primary, servers.nodes[servers.primary].port, "write")
     with psycopg.connect(**route.connect_kwargs(user="pgfleet_app", password="pgfleet_app")) as conn:  # type: ignore[arg-type]
@@ -67,7 +67,7 @@ def test_every_call_has_a_deadline(fleet: Fleet) -> None:
     assert time.monotonic() - began < 2
 
 
-def test_a_stopped_server_costs_the_deadline_and_not_more(fleet: Fleet, servers: Replicated) -> None:
+def test_a_stopped_server_costs_the_deadline_and_not_more(fleet: Fleet, servers: Bank) -> None:
     servers.send(servers.primary, signal.SIGSTOP)
     try:
         began = time.monotonic()
@@ -90,7 +90,7 @@ def test_threads_share_it(fleet: Fleet) -> None:
         assert one(conn, COUNT, "threads") == 200
 
 
-def test_a_commit_whose_wait_for_the_replicas_is_cancelled_is_not_called_done(fleet: Fleet, servers: Replicated) -> None:
+def test_a_commit_whose_wait_for_the_replicas_is_cancelled_is_not_called_done(fleet: Fleet, servers: Bank) -> None:
     servers.psql("alter system set synchronous_standby_names = 'nobody'; select pg_reload_conf()")
     try:
         with (  # noqa: PT012 - the block is what is tested
@@ -106,7 +106,7 @@ def test_a_commit_whose_wait_for_the_replicas_is_cancelled_is_not_called_done(fl
         servers.psql("alter system reset synchronous_standby_names; select pg_reload_conf()")
 
 
-def test_it_is_closed_after_its_block_and_in_a_child(servers: Replicated) -> None:
+def test_it_is_closed_after_its_block_and_in_a_child(servers: Bank) -> None:
     with Fleet(servers.folder) as fleet:
         with fleet.read("questions", key="PMP"):
             pass
@@ -129,7 +129,7 @@ def test_it_is_closed_after_its_block_and_in_a_child(servers: Replicated) -> Non
 
 
 def test_a_failover_cuts_off_who_still_writes_to_the_old_primary() -> None:
-    with replicated(1) as own, Fleet(own.folder) as fleet:
+    with bank(1) as own, Fleet(own.folder) as fleet:
         with fleet.write("questions", key="PMP") as conn:
             conn.execute(INSERT, ["first"])
         time.sleep(0.5)  # asynchronous replication: let it arrive

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from tests.adapters.stage import Bank, bank
 from tests.adapters.test_psycopg_async import cancel_its_wait
-from tests.engines.replicated import Replicated, replicated
 
 import pgfleet
 from pgfleet.adapters.sqlalchemy import FleetSession, FleetSessions
@@ -34,14 +34,14 @@ class Question(Base):
 
 
 @pytest.fixture(scope="module")
-def servers() -> Iterator[Replicated]:
-    with replicated(1, other=True) as made:
+def servers() -> Iterator[Bank]:
+    with bank(1, arts=True) as made:
         yield made
 
 
 @pytest.fixture
-async def sessions(servers: Replicated) -> AsyncIterator[FleetSessions]:
-    async with pgfleet.connect(servers.folder, region="west") as fleet, FleetSessions(fleet, size=2) as made:
+async def sessions(servers: Bank) -> AsyncIterator[FleetSessions]:
+    async with pgfleet.connect(servers.folder, region="us-west") as fleet, FleetSessions(fleet, size=2) as made:
         yield made
 
 
@@ -53,7 +53,7 @@ async def count(session: FleetSession, stem: str) -> int:
     return await session.scalar(select(func.count()).select_from(Question).where(Question.stem == stem)) or 0
 
 
-async def test_what_is_added_is_committed_and_found(sessions: FleetSessions, servers: Replicated) -> None:
+async def test_what_is_added_is_committed_and_found(sessions: FleetSessions, servers: Bank) -> None:
     async with writing(sessions) as session:
         session.add(Question(subject="PMP", stem="added"))
         assert await session.scalar(text("select current_setting('pgfleet.key')")) == "questions:PMP"
@@ -160,7 +160,7 @@ async def test_every_call_has_a_deadline(sessions: FleetSessions) -> None:
 
 
 async def test_a_commit_whose_wait_for_the_replicas_is_cancelled_is_not_called_done(
-    sessions: FleetSessions, servers: Replicated
+    sessions: FleetSessions, servers: Bank
 ) -> None:
     servers.psql("alter system set synchronous_standby_names = 'nobody'; select pg_reload_conf()")
     try:
@@ -182,7 +182,7 @@ async def test_a_commit_whose_wait_for_the_replicas_is_cancelled_is_not_called_d
         assert await session.scalar(text("select 1")) == 1
 
 
-async def test_a_server_that_was_restarted_costs_another_connection(sessions: FleetSessions, servers: Replicated) -> None:
+async def test_a_server_that_was_restarted_costs_another_connection(sessions: FleetSessions, servers: Bank) -> None:
     async with writing(sessions) as session:
         await session.execute(text("select 1"))
     server = servers.nodes[servers.primary]
@@ -193,12 +193,12 @@ async def test_a_server_that_was_restarted_costs_another_connection(sessions: Fl
 
 
 async def test_a_failover_between_two_transactions_and_in_the_middle_of_one() -> None:
-    with replicated(1) as own:
+    with bank(1) as own:
         async with pgfleet.connect(own.folder) as fleet, FleetSessions(fleet) as sessions:
             await _fail_over(own, sessions)
 
 
-async def _fail_over(own: Replicated, sessions: FleetSessions) -> None:
+async def _fail_over(own: Bank, sessions: FleetSessions) -> None:
     async def write() -> None:
         async with writing(sessions, deadline=90) as other:
             await other.execute(text("select pg_sleep(60)"))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.engines.replicated import SHARD, Replicated, replicated
+from tests.adapters.stage import Bank, bank
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(120)]
 
@@ -29,19 +29,19 @@ if inspect.iscoroutine(made):
 
 
 @pytest.fixture(scope="module")
-def servers() -> Iterator[Replicated]:
-    with replicated(1, other=True) as made:
+def servers() -> Iterator[Bank]:
+    with bank(1, arts=True) as made:
         yield made
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
-def test_a_page_does_what_it_says(page: Path, servers: Replicated, tmp_path: Path) -> None:
+def test_a_page_does_what_it_says(page: Path, servers: Bank, tmp_path: Path) -> None:
     code = "\n".join(BLOCK.findall(page.read_text()))
     assert code
     (tmp_path / "fleet.yaml").write_text(f"fleet: {servers.folder.name}\n")
     (tmp_path / "page.py").write_text(code)
     for node in servers.nodes:
-        if node == servers.primary or node.shard != SHARD:
+        if node == servers.primary or node.shard != "stem":
             servers.psql("delete from questions", node)
     argv = [sys.executable, "-W", "error", "-c", RUN, "page.py"]
     state = os.environ | {"PGFLEET_STATE": str(servers.folder.parent)}

@@ -1,12 +1,5 @@
-<<<<<<< HEAD
 """Shards of real servers without Patroni and etcd: a primary each, and replicas that stream from it; and the state folder that
 the client reads. A promotion is made by hand."""
-=======
-"""One shard of real servers, a primary and its streaming replicas, without Patroni and etcd: a promotion is made by hand.
-
-Enough for a client whose topology is what the nodes say themselves.
-"""
->>>>>>> ede3e94 (A route is a value; observers, adapters for psycopg and SQLAlchemy, ASGI tokens: first bricks, not yet run)
 
 from __future__ import annotations
 
@@ -21,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-<<<<<<< HEAD
 import asyncpg
 from tests.engines.scratch import Server, binaries, free_port, make_shards
 
@@ -98,23 +90,10 @@ def follow(replica: Server, primary: Server) -> None:
         stream.write(
             f"primary_conninfo = '{source}'\nwal_retrieve_retry_interval = '100ms'\nrecovery_target_timeline = 'latest'\n"
         )
-=======
-from tests.engines.scratch import POSTGRES_USER, Server, binaries, free_port, make_shards
-
-from pgfleet.facts.addresses import AddressBook, NodeAddress
-from pgfleet.names import NodeName
-from pgfleet.routing.placement import Placement, TablePlacement
-
-SHARD = "stem"
-#: A second shard that has one server alone, for what concerns two.
-OTHER = "arts"
-TABLE = "create table questions (subject text, id uuid default gen_random_uuid(), stem text, primary key (subject, id))"
->>>>>>> ede3e94 (A route is a value; observers, adapters for psycopg and SQLAlchemy, ASGI tokens: first bricks, not yet run)
 
 
 @dataclass
 class Replicated:
-<<<<<<< HEAD
     """:param folder: the state folder."""
 
     folder: Path
@@ -195,89 +174,5 @@ def copy(primary: Server, folder: Path) -> Server:
     (replica.data / "standby.signal").touch()
     os.chown(replica.data / "standby.signal", owner, -1)
     follow(replica, primary)
-=======
-    """:param folder: the fleet's state folder, which ``pgfleet.connect`` is given. :param nodes: by name; the first of
-    :data:`SHARD` is the primary."""
-
-    folder: Path
-    nodes: dict[NodeName, Server]
-    primary: NodeName
-    more: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def replicas(self) -> list[NodeName]:
-        return [name for name in self.nodes if name.shard == SHARD and name != self.primary]
-
-    def psql(self, text: str, node: NodeName | None = None, database: str = "app") -> None:
-        """As the superuser."""
-        self.nodes[node or self.primary].psql(text, database)
-
-    def send(self, node: NodeName, number: signal.Signals) -> None:
-        """A signal to the postmaster and all of its children, which are in sessions of their own."""
-        process = self.nodes[node].process
-        assert process is not None
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        for pid in [process.pid, *map(int, children)]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    def fail_over(self, *, kill: bool = True) -> NodeName:
-        """The primary dies, the first replica is promoted; who it is. :param kill: false: it is stopped already."""
-        if kill:
-            self.nodes[self.primary].stop()
-        heir = self.replicas[0]
-        server = self.nodes[heir]
-        server.run(str(binaries() / "pg_ctl"), "promote", "-w", "-D", str(server.data))
-        self.primary = heir
-        return heir
-
-    def write_state(self) -> None:
-        book = AddressBook(
-            fleet=self.folder.name, folder=str(self.folder), database="app",
-            nodes=tuple(NodeAddress(name, "voter", "127.0.0.1", server.port, 0) for name, server in self.nodes.items()),
-        )  # fmt: skip
-        (self.folder / "addresses.json").write_text(book.to_json())
-        listed = {"PMP": SHARD, "AWS": SHARD, "Art": OTHER}
-        placement = Placement({"questions": TablePlacement("subject", listed, {}, None)}, epoch=7)
-        (self.folder / "placement.json").write_text(placement.to_json())
-
-
-@contextmanager
-def replicated(replicas: int = 1, *, other: bool = False) -> Iterator[Replicated]:
-    """Running; gone afterwards.
-
-    :param other: with a server for :data:`OTHER`.
-    """
-    root = Path(tempfile.mkdtemp(prefix="pgfleet-"))
-    root.chmod(0o755)
-    shards = make_shards(root, "bank", SHARD, *([OTHER] if other else []))
-    first = NodeName(SHARD, "east", 1)
-    made = Replicated(shards.folder, {first: shards.servers[SHARD]}, first)
-    if other:
-        made.nodes[NodeName(OTHER, "east", 1)] = shards.servers[OTHER]
-    try:
-        for name in made.nodes:
-            made.psql(f"set role pgfleet_owner; {TABLE}", name)
-        for number in range(replicas):
-            region = "west" if number == 0 else "east"
-            made.nodes[NodeName(SHARD, region, number + 1)] = _follow(root / "servers" / f"replica-{number}", made.nodes[first])
-        made.write_state()
-        yield made
-    finally:
-        for server in made.nodes.values():
-            server.stop()
-        shutil.rmtree(root)
-
-
-def _follow(folder: Path, primary: Server) -> Server:
-    folder.mkdir()
-    if POSTGRES_USER:
-        shutil.chown(folder, POSTGRES_USER)
-    replica = Server(folder, free_port())
-    replica.run(
-        str(binaries() / "pg_basebackup"), "-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres", "-D", str(replica.data),
-        "-R", "-X", "stream", "--checkpoint=fast", "--no-sync",
-    )  # fmt: skip
->>>>>>> ede3e94 (A route is a value; observers, adapters for psycopg and SQLAlchemy, ASGI tokens: first bricks, not yet run)
     replica.start()
     return replica

@@ -61,7 +61,7 @@ async def main() -> None:
                 session.add(Question(subject="PMP", id=1, stem="why?"))
                 await session.commit()
             async with sessions() as session:
-                found = await session.using("questions", key="PMP").scalar(select(Question))
+                found = (await session.using("questions", key="PMP").scalars(select(Question))).first()
                 assert_type(found, Question | None)
 
         async def app(scope: object, receive: object, send: object) -> None: ...

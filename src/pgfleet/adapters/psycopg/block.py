@@ -18,7 +18,6 @@ from pgfleet.adapters.psycopg.connection import AsyncConnection, Connection
 from pgfleet.adapters.psycopg.words import (
     COMMIT,
     NOT_WRITABLE,
-    REFUSED,
     RESET,
     RESET_SECONDS,
     ROLLBACK,
@@ -30,8 +29,8 @@ from pgfleet.adapters.psycopg.words import (
     unknown,
     write_in_read,
 )  # fmt: skip
-from pgfleet.client.fleet import PAUSE
-from pgfleet.client.guide import Aim, Guide
+from pgfleet.client.borrowing import PAUSE
+from pgfleet.client.guide import REFUSED, Aim, Guide
 from pgfleet.client.observing import Call
 from pgfleet.errors import CannotConnect, DeadlineExceeded
 from pgfleet.names import NodeName

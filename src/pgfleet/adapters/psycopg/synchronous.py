@@ -146,7 +146,7 @@ class Fleet:
     def _find(self, block: Block[Connection], avoid: set[NodeName]) -> Route:
         self._running.alive()
         # The table is a value that is swapped whole: looking at it needs no turn on the loop, only waiting does.
-        route = block.guide.route(block.aim, avoid) if block.aim.fresh is None else None
+        route = block.guide.route(block.aim, avoid) if not block.aim.fresh else None
         return route or self._running.run(block.guide.find(block.aim, block.deadline, block.call, avoid))
 
     def _pool(self, node: NodeName, role: Role) -> Pool:

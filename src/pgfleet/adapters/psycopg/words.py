@@ -38,8 +38,6 @@ SHARE = 0.5
 #: SQLSTATEs by which a server says that it is no primary (any more): 25006 a write in recovery, 0A000 BEGIN READ WRITE
 #: in recovery (PostgreSQL's check_transaction_read_only).
 NOT_WRITABLE = frozenset({"25006", "0A000"})
-#: SQLSTATEs of the shards' own guards: opened under an old epoch, a key that the shard does not own.
-REFUSED = frozenset({"PF001", "PF002"})
 
 
 def begin(route: Route) -> bytes:

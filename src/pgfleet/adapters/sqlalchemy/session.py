@@ -13,7 +13,8 @@ from sqlalchemy.util import await_only
 
 from pgfleet.adapters.sqlalchemy.dialect import Dialect, Lent
 from pgfleet.adapters.sqlalchemy.engines import Engines, NodeEngine
-from pgfleet.client.fleet import PAUSE, Fleet
+from pgfleet.client.borrowing import PAUSE
+from pgfleet.client.fleet import Fleet
 from pgfleet.client.guide import Aim, Guide
 from pgfleet.client.observing import Call
 from pgfleet.errors import CannotConnect, CrossShardWrite, FleetClosed, PlacementError

@@ -1,0 +1,73 @@
+"""A question bank on real servers for the adapters: shard ``stem`` with replicas, and, where it is asked for, ``arts`` on one."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.engines.replicated import REGIONS, Replicated, copy, replicated
+from tests.engines.scratch import Server
+
+from pgfleet.names import NodeName
+from pgfleet.routing.placement import Placement, TablePlacement
+
+#: The epoch of the map.
+EPOCH = 7
+
+
+@dataclass
+class Bank:
+    """The servers, by the name of their node."""
+
+    inner: Replicated
+
+    @property
+    def folder(self) -> Path:
+        return self.inner.folder
+
+    @property
+    def nodes(self) -> dict[NodeName, Server]:
+        shards = self.inner.shards.values()
+        return {shard.node(region): server for shard in shards for region, server in shard.servers.items()}
+
+    @property
+    def primary(self) -> NodeName:
+        """Of ``stem``."""
+        stem = self.inner.shards["stem"]
+        return stem.node(stem.primary)
+
+    @property
+    def replicas(self) -> list[NodeName]:
+        return [node for node in self.nodes if node.shard == "stem" and node != self.primary]
+
+    def psql(self, text: str, node: NodeName | None = None, database: str = "app") -> None:
+        """As the superuser. :param node: None: the primary."""
+        self.nodes[node or self.primary].psql(text, database)
+
+    def send(self, node: NodeName, number: signal.Signals) -> None:
+        """To every process of the server."""
+        self.inner.shards[node.shard].signal(node.region, number)
+
+    def fail_over(self, *, kill: bool = True) -> NodeName:
+        """The primary dies, the first replica is promoted; who it is. :param kill: false: it is stopped already."""
+        if kill:
+            self.nodes[self.primary].stop()
+        heir = self.replicas[0]
+        self.inner.shards["stem"].promote(heir.region)
+        return heir
+
+
+@contextmanager
+def bank(replicas: int = 1, *, arts: bool = False) -> Iterator[Bank]:
+    """Running; gone afterwards. Its replicas are in ``us-west`` and ``eu-west``."""
+    with replicated(("stem", "arts") if arts else ("stem",), REGIONS[:1]) as inner:
+        stem = inner.shards["stem"]
+        for region in REGIONS[1 : replicas + 1]:
+            stem.servers[region] = copy(stem.servers[stem.primary], inner.folder.parent / "servers" / f"stem-{region}")
+        listed = {"PMP": "stem", "AWS": "stem", "Art": "arts"}
+        inner.placement = Placement({"questions": TablePlacement("subject", listed, {}, None)}, epoch=EPOCH)
+        inner.write_state()
+        yield Bank(inner)
