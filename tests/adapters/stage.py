@@ -11,11 +11,38 @@ from pathlib import Path
 from tests.engines.replicated import REGIONS, Replicated, copy, replicated
 from tests.engines.scratch import Server
 
+from pgfleet.client.observing import WatchedCall
 from pgfleet.names import NodeName
 from pgfleet.routing.placement import Placement, TablePlacement
 
 #: The epoch of the map.
 EPOCH = 7
+
+
+#: What the shards' guards answer, by what is written: an old epoch, a key that is not this shard's.
+GUARDS = """
+create function refuse() returns trigger language plpgsql as
+    $$ begin raise exception 'not mine' using errcode = TG_ARGV[0]; end $$;
+create trigger old before insert on questions for each row when (new.stem = 'old') execute function refuse('PF001');
+create trigger alien before insert on questions for each row when (new.stem = 'alien') execute function refuse('PF002');
+"""
+
+
+class Listener:
+    """An observer that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.calls: list[WatchedCall] = []
+        self.open_of: dict[tuple[str, NodeName, str], int] = {}
+
+    def began(self, call: WatchedCall) -> None:
+        pass
+
+    def ended(self, call: WatchedCall, begun: object) -> None:
+        self.calls.append(call)
+
+    def connections(self, driver: str, node: NodeName, role: str, count: int) -> None:
+        self.open_of[driver, node, role] = count
 
 
 @dataclass

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import AsyncIterator, Iterator
 
 import psycopg
 import pytest
-from tests.adapters.stage import Bank, bank
+from tests.adapters.stage import GUARDS, Bank, Listener, bank
 
 import pgfleet
 from pgfleet.adapters.psycopg import AsyncFleet
+from pgfleet.errors import NotOwned, PlacementMoved
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(120)]
 
@@ -183,6 +185,67 @@ def cancel_its_wait(servers: Bank, pid: object) -> None:
           perform pg_cancel_backend({pid});
         end $$"""
     )
+
+
+async def test_reads_see_what_their_caller_wrote_whoever_wrote_it(servers: Bank) -> None:
+    """The replicas stand still: only the primary can have it."""
+    async with pgfleet.connect(servers.folder, region="us-west") as fleet, AsyncFleet(fleet) as people:
+        for replica in servers.replicas:
+            servers.psql("select pg_wal_replay_pause()", replica)
+        try:
+            async with people.write("questions", key="PMP") as conn:
+                await conn.execute(INSERT, ["by psycopg"])
+            async with people.read("questions", key="PMP") as conn:
+                assert await one(conn, COUNT, "by psycopg") == 1
+            assert await fleet.fetchval("questions", COUNT.replace("%s", "$1"), "by psycopg", key="PMP") == 1
+            await fleet.execute("questions", INSERT.replace("%s", "$1"), "by asyncpg", key="PMP")
+            async with people.read("questions", key="PMP") as conn:
+                assert await one(conn, COUNT, "by asyncpg") == 1
+            token = str(fleet.token())
+
+            async def somebody_else() -> object:
+                async with people.read("questions", key="PMP") as conn:
+                    return await one(conn, COUNT, "by asyncpg")
+
+            stranger = contextvars.Context().run(asyncio.ensure_future, somebody_else())
+            assert await stranger == 0
+            with fleet.after(token):
+                assert await somebody_else() == 1
+        finally:
+            for replica in servers.replicas:
+                servers.psql("select pg_wal_replay_resume()", replica)
+
+
+async def test_a_guards_refusal_says_what_it_means(people: AsyncFleet, servers: Bank) -> None:
+    servers.psql(GUARDS)
+    try:
+        for stem, error in (("old", PlacementMoved), ("alien", NotOwned)):
+            with pytest.raises(error):
+                async with people.write("questions", key="PMP") as conn:
+                    await conn.execute(INSERT, [stem])
+    finally:
+        servers.psql("drop function refuse cascade")
+
+
+async def test_what_happens_is_told(servers: Bank) -> None:
+    heard = Listener()
+    async with pgfleet.connect(servers.folder, region="us-west", observers=[heard]) as fleet, AsyncFleet(fleet) as people:
+        async with people.write("questions", key="PMP") as conn:
+            await conn.execute(INSERT, ["told"])
+        async with people.read("questions", key="PMP"):
+            pass
+        with pytest.raises(ZeroDivisionError):
+            async with people.read("questions", key="PMP"):
+                raise ZeroDivisionError
+        assert heard.open_of["psycopg", servers.primary, "write"] == 1
+    write, read, failed = heard.calls
+    assert (write.kind, write.table, write.shard, write.node, write.outcome) == (
+        "write", "questions", "stem", servers.primary, "ok",
+    )  # fmt: skip
+    assert (read.kind, read.outcome, sorted(read.waits)) == ("read", "ok", ["connection", "token"])
+    assert "PMP is listed" in read.because
+    assert failed.outcome == "failed"
+    assert heard.open_of["psycopg", servers.primary, "write"] == 0
 
 
 async def test_a_server_that_was_restarted_costs_nothing_but_another_connection(people: AsyncFleet, servers: Bank) -> None:

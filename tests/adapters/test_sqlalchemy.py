@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -12,12 +13,12 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from tests.adapters.stage import Bank, bank
+from tests.adapters.stage import GUARDS, Bank, Listener, bank
 from tests.adapters.test_psycopg_async import cancel_its_wait
 
 import pgfleet
 from pgfleet.adapters.sqlalchemy import FleetSession, FleetSessions
-from pgfleet.errors import BlockRolledBack, CrossShardWrite
+from pgfleet.errors import BlockRolledBack, CrossShardWrite, NotOwned, PlacementMoved
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(120)]
 
@@ -180,6 +181,53 @@ async def test_a_commit_whose_wait_for_the_replicas_is_cancelled_is_not_called_d
         servers.psql("alter system reset synchronous_standby_names; select pg_reload_conf()")
     async with writing(sessions) as session:
         assert await session.scalar(text("select 1")) == 1
+
+
+async def test_reads_see_what_their_caller_wrote(sessions: FleetSessions, servers: Bank) -> None:
+    servers.psql("select pg_wal_replay_pause()", servers.replicas[0])
+    try:
+        async with writing(sessions) as session:
+            session.add(Question(subject="PMP", stem="own"))
+            await session.commit()
+            assert await count(session.using("questions", key="PMP"), "own") == 1
+        async with sessions.using("questions", key="PMP") as session:
+            assert await count(session, "own") == 1
+
+        async def somebody_else() -> int:
+            async with sessions.using("questions", key="PMP") as session:
+                return await count(session, "own")
+
+        assert await contextvars.Context().run(asyncio.ensure_future, somebody_else()) == 0
+    finally:
+        servers.psql("select pg_wal_replay_resume()", servers.replicas[0])
+
+
+async def test_a_guards_refusal_says_what_it_means(sessions: FleetSessions, servers: Bank) -> None:
+    servers.psql(GUARDS)
+    try:
+        for stem, error in (("old", PlacementMoved), ("alien", NotOwned)):
+            with pytest.raises(error):  # noqa: PT012
+                async with writing(sessions) as session:
+                    session.add(Question(subject="PMP", stem=stem))
+                    await session.commit()
+    finally:
+        servers.psql("drop function refuse cascade")
+
+
+async def test_what_happens_is_told(servers: Bank) -> None:
+    heard = Listener()
+    async with pgfleet.connect(servers.folder, region="us-west", observers=[heard]) as fleet, FleetSessions(fleet) as sessions:
+        async with writing(sessions) as session:
+            await session.execute(text("select 1"))
+            assert heard.calls == []
+            await session.commit()
+        with pytest.raises(DBAPIError):
+            async with sessions.using("questions", key="PMP") as session:
+                await session.execute(text("select 1 / 0"))
+        assert heard.open_of["sqlalchemy", servers.primary, "write"] == 1
+    told = [(call.kind, call.node, call.outcome) for call in heard.calls]
+    assert told == [("transaction", servers.primary, "ok"), ("transaction", servers.replicas[0], "failed")]
+    assert heard.open_of["sqlalchemy", servers.primary, "write"] == 0
 
 
 async def test_a_server_that_was_restarted_costs_another_connection(sessions: FleetSessions, servers: Bank) -> None:

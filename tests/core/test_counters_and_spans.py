@@ -81,7 +81,7 @@ def test_counters_count() -> None:
         call.retried()
         call.retried()
         raise DeadlineExceeded("late")
-    watching.connections(NODE, "read", 4)
+    watching.connections("psycopg", NODE, "read", 4)
 
     def value(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(f"pgfleet_client_{name}", labels)
@@ -93,7 +93,7 @@ def test_counters_count() -> None:
     assert value("wait_seconds_bucket", shard="stem", awaited="connection", le="0.01") == 0
     assert value("retries_total", table="questions", shard="stem", kind="execute") == 2
     assert value("hedges_total", table="questions", shard="stem", won="yes") == 1
-    assert value("connections", shard="stem", node="east-1", role="read") == 4
+    assert value("connections", driver="psycopg", shard="stem", node="east-1", role="read") == 4
 
 
 def test_spans_are_there_once_because_this_process_has_loaded_opentelemetry() -> None:

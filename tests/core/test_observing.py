@@ -33,7 +33,7 @@ class Listener:
         self.open_calls -= 1
         self.heard.append(call)
 
-    def connections(self, node: NodeName, role: str, count: int) -> None:
+    def connections(self, driver: str, node: NodeName, role: str, count: int) -> None:
         self.open = count
 
 
@@ -48,7 +48,7 @@ def test_everything_that_happened_to_a_call_is_told_at_its_end() -> None:
         call.hedged(won=True)
         call.hedged(won=False)
         call.at(NODE, Said())
-    observing.connections(NODE, "read", 3)
+    observing.connections("asyncpg", NODE, "read", 3)
     [told] = first.heard
     assert second.heard == [told]
     assert (told.kind, told.table, told.shard, told.node, told.because) == ("fetch", "questions", "stem", NODE, "it is near")

@@ -45,7 +45,7 @@ class Counters:
             "pgfleet_client_hedges", "Second nodes asked because the first was slow", ("table", "shard", "won"), registry=registry
         )
         self._connections = Gauge(
-            "pgfleet_client_connections", "Connections that are open", ("shard", "node", "role"), registry=registry
+            "pgfleet_client_connections", "Connections that are open", ("driver", "shard", "node", "role"), registry=registry
         )
 
     def began(self, call: WatchedCall) -> None:
@@ -62,5 +62,5 @@ class Counters:
         if call.hedges:
             self._hedges.labels(call.table, call.shard, "yes" if call.hedge_won else "no").inc(call.hedges)
 
-    def connections(self, node: NodeName, role: Literal["read", "write"], count: int) -> None:
-        self._connections.labels(node.shard, node.member, role).set(count)
+    def connections(self, driver: str, node: NodeName, role: Literal["read", "write"], count: int) -> None:
+        self._connections.labels(driver, node.shard, node.member, role).set(count)

@@ -273,8 +273,7 @@ class Parts:
     """What an open fleet consists of."""
 
     def __init__(self, opened: Opened, region: str | None, size: int, carrying: Carrying, observing: Observing) -> None:
-        self.observing = observing
-        self.router = Router(opened, region=region, size=size)
+        self.router = Router(opened, region=region, size=size, observing=observing)
         self.reader = Reader(self.router, carrying)
         self.outcomes = Outcomes(self.router)
         self.plain_reads: dict[tuple[str, str], Read] = {}

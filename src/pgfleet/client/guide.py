@@ -59,6 +59,7 @@ class Guide:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
+        self.observing: Observing = fleet._open.router.observing
 
     # -- where to go -----------------------------------------------------------------------------------------------------
 
@@ -148,10 +149,6 @@ class Guide:
         return Deadline.after(self._fleet._limit(seconds))
 
     # -- how it went -----------------------------------------------------------------------------------------------------
-
-    @property
-    def observing(self) -> Observing:
-        return self._fleet._open.observing
 
     def failed(self, node: NodeName, *, silent: bool) -> None:
         """A call to ``node`` failed. :param silent: it gave no answer at all."""

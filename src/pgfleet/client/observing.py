@@ -39,6 +39,15 @@ class Because(Protocol):
     def because(self) -> str: ...
 
 
+class Said:
+    """A reason that is always the same."""
+
+    __slots__ = ("because",)
+
+    def __init__(self, because: str) -> None:
+        self.because = because
+
+
 class Call:
     """One call of the application, as fleet code sees it. This one hears nothing: it stands where nobody listens."""
 
@@ -122,8 +131,8 @@ class Observer(Protocol):
 
     def ended(self, call: WatchedCall, begun: object) -> None: ...
 
-    def connections(self, node: NodeName, role: Literal["read", "write"], count: int) -> None:
-        """How many connections to ``node`` are open now."""
+    def connections(self, driver: str, node: NodeName, role: Literal["read", "write"], count: int) -> None:
+        """How many connections of ``driver`` (asyncpg, psycopg, sqlalchemy) to ``node`` are open now: each has its own."""
 
 
 class Observing:
@@ -138,10 +147,10 @@ class Observing:
         """To be entered."""
         return WatchedCall(self.observers, kind, table, shard) if self.observers else UNHEARD
 
-    def connections(self, node: NodeName, role: Literal["read", "write"], count: int) -> None:
-        """How many connections to ``node`` are open now."""
+    def connections(self, driver: str, node: NodeName, role: Literal["read", "write"], count: int) -> None:
+        """How many connections of ``driver`` to ``node`` are open now."""
         for observer in self.observers:
-            observer.connections(node, role, count)
+            observer.connections(driver, node, role, count)
 
 
 UNHEARD = Call()

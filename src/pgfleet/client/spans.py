@@ -72,5 +72,5 @@ class Spans:
                 span.set_status(Status(StatusCode.ERROR, code))
         span.end()
 
-    def connections(self, node: NodeName, role: Literal["read", "write"], count: int) -> None:
+    def connections(self, driver: str, node: NodeName, role: Literal["read", "write"], count: int) -> None:
         pass  # a number at an instant is a metric's business

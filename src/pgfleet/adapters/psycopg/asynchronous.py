@@ -44,6 +44,8 @@ class AsyncFleet:
         for task in list(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        for pool in self._pools.values():
+            pool.end()
 
     @asynccontextmanager
     async def read(

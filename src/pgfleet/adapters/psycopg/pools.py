@@ -58,7 +58,7 @@ class _Kept(Generic[C]):
         if closed:
             connection.end()
             raise FleetClosed("this fleet was closed")
-        self._observing.connections(self.node, self._role, count)
+        self._observing.connections("psycopg", self.node, self._role, count)
         return connection
 
     def take_back(self, connection: C) -> None:
@@ -76,7 +76,7 @@ class _Kept(Generic[C]):
         with self._lock:
             self._lent.discard(connection)
             count = len(self._free) + len(self._lent)
-        self._observing.connections(self.node, self._role, count)
+        self._observing.connections("psycopg", self.node, self._role, count)
 
     def cut(self) -> None:
         """Hang up on every connection: the node is no longer what they were opened for. From any thread."""
@@ -85,6 +85,7 @@ class _Kept(Generic[C]):
             lent = list(self._lent)
         for connection in free:
             connection.end()
+        self._observing.connections("psycopg", self.node, self._role, len(lent))
         for connection in lent:
             connection.cut()
 
@@ -122,6 +123,11 @@ class AsyncPool(_Kept[AsyncConnection]):
         except BaseException:
             self._turns.release()
             raise
+
+    def end(self) -> None:
+        """End what is lent, too: nobody who has it will give it back."""
+        for connection in list(self._lent):
+            self.forget(connection)
 
     def give(self, connection: AsyncConnection) -> None:
         """Back, clean."""

@@ -16,11 +16,13 @@ from pgfleet.adapters.psycopg.block import Ask, Block, Find, Mark, Pause, Say, S
 from pgfleet.adapters.psycopg.connection import Connection
 from pgfleet.adapters.psycopg.pools import Pool
 from pgfleet.adapters.psycopg.words import exchange
+from pgfleet.client.carrying import After
 from pgfleet.client.guide import Aim, Guide
 from pgfleet.errors import FleetClosed
 from pgfleet.names import NodeName
 from pgfleet.routing.hashing import Key
 from pgfleet.routing.route import Role, Route
+from pgfleet.routing.token import Token
 
 
 class _Elsewhere(Guide):
@@ -46,6 +48,7 @@ class Fleet:
         self._where, self._more, self._size = where, more, size
         self._guide: _Elsewhere | None = None
         self._background: Background | None = None
+        self._fleet: pgfleet.client.fleet.Fleet | None = None
         self._pools: dict[tuple[NodeName, Role], Pool] = {}
         self._pools_lock = Lock()
 
@@ -53,12 +56,12 @@ class Fleet:
         fleet = pgfleet.client.fleet.connect(self._where, **self._more)
         background = Background(fleet)
         background.open()
-        self._guide, self._background = _Elsewhere(fleet, background), background
+        self._guide, self._background, self._fleet = _Elsewhere(fleet, background), background, fleet
         background.spawn(self._follow(self._guide))
         return self
 
     def __exit__(self, *_: object) -> None:
-        background, self._background, self._guide = self._background, None, None
+        background, self._background, self._guide, self._fleet = self._background, None, None, None
         for pool in self._pools.values():
             pool.close()
         if background is not None:
@@ -71,6 +74,17 @@ class Fleet:
         """
         guide = self._live
         return guide.route_now(guide.aim(table, key=key, second=second, role="write" if write else "read"))
+
+    def token(self) -> Token:
+        """Where this caller's writes are; a caller is a thread, or a context that was copied into it."""
+        return self._known.token()
+
+    def after(self, token: Token | str | None) -> After:
+        """From now on (to the end of a ``with``) this caller's reads see the writes that ``token`` speaks of.
+
+        :raises TokenUnreadable: it is no token.
+        """
+        return self._known.after(token)
 
     @contextmanager
     def read(
@@ -171,6 +185,12 @@ class Fleet:
         if self._guide is None:
             raise FleetClosed("this fleet is not open", hint="with Fleet(...) as fleet:")
         return self._guide
+
+    @property
+    def _known(self) -> pgfleet.client.fleet.Fleet:
+        if self._fleet is None:
+            raise FleetClosed("this fleet is not open", hint="with Fleet(...) as fleet:")
+        return self._fleet
 
     @property
     def _running(self) -> Background:

@@ -6,12 +6,13 @@ One of it belongs to one engine, and an engine to one node and role.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import asyncpg
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.util import await_only
 
+from pgfleet.client.guide import REFUSED, Aim, Guide
 from pgfleet.errors import BlockRolledBack, DeadlineExceeded, OutcomeUnknown, PgfleetError, WriteInRead
 from pgfleet.names import NodeName
 from pgfleet.routing.route import Role
@@ -20,11 +21,13 @@ from pgfleet.runtime.sql import Connection
 
 
 class Lent(Connection):
-    """A connection that a session has. ``deadline``: of every call; None: none. ``trouble``: the last error on it."""
+    """A connection that a session has. ``deadline``: of every call; None: none. ``aim``: what its transaction is for.
+    ``trouble``: the last error on it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.deadline: Deadline | None = None
+        self.aim: Aim | None = None
         self.trouble: BaseException | None = None
 
     @property
@@ -39,13 +42,12 @@ class Lent(Connection):
 
 
 class Dialect(PGDialect_asyncpg):
-    """``node`` and ``role``: whose and what for; set once, by the engine's maker."""
+    """``node`` and ``role``: whose and what for; set once, with the fleet's guide, by the engine's maker."""
 
     supports_statement_cache = True
     node: NodeName
     role: Role
-    #: Told of an error that ended a connection, or that says that the node is not what it was.
-    doubt: Callable[[Lent, BaseException], None]
+    guide: Guide
 
     #: SQLSTATEs by which a server says that it is no primary (any more).
     NOT_WRITABLE: ClassVar = frozenset({"25006"})
@@ -71,7 +73,7 @@ class Dialect(PGDialect_asyncpg):
             driver.trouble = error
             if self.role == "write" and (driver.is_closed() or driver.unreplicated or _late(error)):
                 driver.terminate()
-                self.doubt(driver, error)
+                self._doubt(error)
                 raise self._unknown(str(error).strip() or type(error).__name__) from error
             raise
         if self.role == "read":
@@ -88,13 +90,24 @@ class Dialect(PGDialect_asyncpg):
         if self.role == "read" and state == "25006":
             message = f"a statement that writes was sent to read on {self.node.shard}"
             return WriteInRead(message, seen=[str(error)], hint="session.using(..., write=True)")
+        if self.role == "write" and state in REFUSED and driver.aim is not None:
+            return await_only(self._refused(driver.aim, error))
         if driver.is_closed() or _late(error) or state in self.NOT_WRITABLE:
-            self.doubt(driver, error)
+            self._doubt(error)
         if _late(error):
             allowed = driver.deadline.allowed if driver.deadline is not None else 0.0
             seen = [f"waited for: a statement on {self.node.member}"]
             return DeadlineExceeded(f"{self.node.shard} did not answer within {allowed:g} s", seen=seen)
         return error
+
+    async def _refused(self, aim: Aim, error: Exception) -> Exception:
+        told = await self.guide.refused(aim, error, self.guide.deadline(None))
+        assert isinstance(told, Exception)  # noqa: S101 - one of ours
+        return told
+
+    def _doubt(self, error: BaseException) -> None:
+        """Have the router look again: the connection ended, or the node is not what it was."""
+        self.guide.failed(self.node, silent=isinstance(error, TimeoutError) and self.role == "read")
 
     def _unknown(self, said: str) -> PgfleetError:
         return OutcomeUnknown(f"a write to {self.node} was sent and its outcome is not known", seen=[said])

@@ -46,7 +46,7 @@ class NodeEngine:
         )  # fmt: skip
         dialect = self.engine.sync_engine.dialect
         assert isinstance(dialect, Dialect)  # noqa: S101 - by its URL
-        dialect.node, dialect.role, dialect.doubt = self.node, self.role, self._doubt
+        dialect.node, dialect.role, dialect.guide = self.node, self.role, guide
         event.listen(self.engine.sync_engine, "checkout", _checkout)
         event.listen(self.engine.sync_engine, "reset", _reset)
 
@@ -91,11 +91,8 @@ class NodeEngine:
         return connection
 
     def _tell(self) -> None:
-        self._guide.observing.connections(self.node, self.role, sum(not c.is_closed() for c in self._open))
-
-    def _doubt(self, connection: Lent, error: BaseException) -> None:
-        late = isinstance(error, TimeoutError)
-        self._guide.failed(self.node, silent=late and self.role == "read")
+        open_now = sum(not connection.is_closed() for connection in self._open)
+        self._guide.observing.connections("sqlalchemy", self.node, self.role, open_now)
 
 
 class Engines:

@@ -30,7 +30,7 @@ class _Part:
 
     engine: NodeEngine
     deadline: Deadline
-    claim: str
+    aim: Aim
     epoch: int
     call: Call
     connections: list[Lent] = field(default_factory=list)
@@ -95,7 +95,7 @@ class RoutedSession(Session):
                     raise guide.late(aim, f"a free connection to {route.node}", deadline) from error
                 else:
                     call.at(route.name, route)
-                    return _Part(one, deadline, aim.claim, route.epoch, call)
+                    return _Part(one, deadline, aim, route.epoch, call)
         except BaseException as error:
             call.__exit__(type(error), error, error.__traceback__)
             raise
@@ -110,13 +110,21 @@ def _began(session: RoutedSession, transaction: SessionTransaction, connection: 
     driver: Any = connection.connection.driver_connection
     if part is None or not isinstance(driver, Lent):
         return
-    driver.deadline = part.deadline
+    driver.deadline, driver.aim = part.deadline, part.aim
     part.connections.append(driver)
     if dialect.role == "write":
         # Which key it is for and under which map, for the shard's guards; gone with the transaction.
-        claims = [("pgfleet.key", part.claim)] + ([("pgfleet.epoch", str(part.epoch))] if part.epoch else [])
+        claims = [("pgfleet.key", part.aim.claim)] + ([("pgfleet.epoch", str(part.epoch))] if part.epoch else [])
         said = ", ".join(f"set_config('{name}', ${at}, true)" for at, (name, _) in enumerate(claims, 1))
         connection.exec_driver_sql(f"select {said}", tuple(value for _, value in claims))
+
+
+@event.listens_for(RoutedSession, "after_commit")
+def _committed(session: RoutedSession) -> None:
+    for (shard, role), part in session.parts.items():
+        if role == "write" and part.connections:
+            # This caller's reads must see as far, whichever adapter they go through.
+            session.guide.wrote(shard, await_only(session.guide.position(part.engine.node)))
 
 
 @event.listens_for(RoutedSession, "after_transaction_end")
