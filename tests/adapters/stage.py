@@ -74,6 +74,26 @@ class Bank:
         """As the superuser. :param node: None: the primary."""
         self.nodes[node or self.primary].psql(text, database)
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """The replicas replay nothing meanwhile."""
+        for node in self.replicas:
+            self.psql("select pg_wal_replay_pause()", node)
+        try:
+            for node in self.replicas:
+                # Asked for is not paused: it is when something comes that it would have replayed.
+                self.psql("select pg_logical_emit_message(false, 'test', 'something')")
+                self.psql(
+                    """do $$ begin
+                         while pg_get_wal_replay_pause_state() <> 'paused' loop perform pg_sleep(0.01); end loop;
+                       end $$""",
+                    node,
+                )
+            yield
+        finally:
+            for node in self.replicas:
+                self.psql("select pg_wal_replay_resume()", node)
+
     def send(self, node: NodeName, number: signal.Signals) -> None:
         """To every process of the server."""
         self.inner.shards[node.shard].signal(node.region, number)

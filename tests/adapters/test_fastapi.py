@@ -55,17 +55,15 @@ async def post(http: httpx.AsyncClient, stem: str, subject: str = "PMP", **more:
 
 
 async def test_what_was_written_is_read_by_its_token_from_a_replica_that_lags(http: httpx.AsyncClient, servers: Bank) -> None:
-    servers.psql("select pg_wal_replay_pause()", servers.replicas[0], "postgres")
-    try:
+    with servers.standing_still():
         written = await post(http, "by token")
         assert written.status_code == 201
         path = f"/subjects/PMP/questions/{written.json()['id']}"
-        assert (await http.get(path)).status_code == 404  # without: the replica has not come that far
+        without = await http.get(path)
+        assert without.status_code == 404, without.text  # the replica has not come that far
         read = await http.get(path, headers={HEADER: written.headers[HEADER]})
         assert (read.status_code, read.json()["stem"]) == (200, "by token")
         assert read.headers[HEADER] == written.headers[HEADER]
-    finally:
-        servers.psql("select pg_wal_replay_resume()", servers.replicas[0], "postgres")
 
 
 async def test_an_answers_token_contains_the_requests(http: httpx.AsyncClient) -> None:

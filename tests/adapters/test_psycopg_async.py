@@ -190,30 +190,27 @@ def cancel_its_wait(servers: Bank, pid: object) -> None:
 async def test_reads_see_what_their_caller_wrote_whoever_wrote_it(servers: Bank) -> None:
     """The replicas stand still: only the primary can have it."""
     async with pgfleet.connect(servers.folder, region="us-west") as fleet, AsyncFleet(fleet) as people:
-        for replica in servers.replicas:
-            servers.psql("select pg_wal_replay_pause()", replica)
-        try:
+
+        async def seen(stem: str) -> object:
+            async with people.read("questions", key="PMP") as conn:
+                return await one(conn, COUNT, stem)
+
+        with servers.standing_still():
             async with people.write("questions", key="PMP") as conn:
                 await conn.execute(INSERT, ["by psycopg"])
-            async with people.read("questions", key="PMP") as conn:
-                assert await one(conn, COUNT, "by psycopg") == 1
+            assert await seen("by psycopg") == 1
             assert await fleet.fetchval("questions", COUNT.replace("%s", "$1"), "by psycopg", key="PMP") == 1
             await fleet.execute("questions", INSERT.replace("%s", "$1"), "by asyncpg", key="PMP")
-            async with people.read("questions", key="PMP") as conn:
-                assert await one(conn, COUNT, "by asyncpg") == 1
+            assert await seen("by asyncpg") == 1
             token = str(fleet.token())
 
-            async def somebody_else() -> object:
-                async with people.read("questions", key="PMP") as conn:
-                    return await one(conn, COUNT, "by asyncpg")
+            async def with_token() -> object:
+                with fleet.after(token):
+                    return await seen("by asyncpg")
 
-            stranger = contextvars.Context().run(asyncio.ensure_future, somebody_else())
-            assert await stranger == 0
-            with fleet.after(token):
-                assert await somebody_else() == 1
-        finally:
-            for replica in servers.replicas:
-                servers.psql("select pg_wal_replay_resume()", replica)
+            stranger = contextvars.Context()
+            assert await stranger.run(asyncio.ensure_future, seen("by asyncpg")) == 0
+            assert await stranger.run(asyncio.ensure_future, with_token()) == 1
 
 
 async def test_a_guards_refusal_says_what_it_means(people: AsyncFleet, servers: Bank) -> None:

@@ -107,8 +107,6 @@ def test_a_commit_whose_wait_for_the_replicas_is_cancelled_is_not_called_done(fl
 
 
 def test_a_thread_sees_what_it_wrote_itself_and_what_it_is_given_the_token_of(fleet: Fleet, servers: Bank) -> None:
-    servers.psql("select pg_wal_replay_pause()", servers.replicas[0])
-
     def written() -> object:
         with fleet.read("questions", key="PMP") as conn:
             return one(conn, COUNT, "by token")
@@ -117,15 +115,13 @@ def test_a_thread_sees_what_it_wrote_itself_and_what_it_is_given_the_token_of(fl
         with fleet.after(token):
             return written()
 
-    try:
+    with servers.standing_still():
         with fleet.write("questions", key="PMP") as conn:
             conn.execute(INSERT, ["by token"])
         assert written() == 1
         with ThreadPoolExecutor(1) as threads:
             assert threads.submit(written).result() == 0
             assert threads.submit(written_after, str(fleet.token())).result() == 1
-    finally:
-        servers.psql("select pg_wal_replay_resume()", servers.replicas[0])
 
 
 def test_it_is_closed_after_its_block_and_in_a_child(servers: Bank) -> None:
