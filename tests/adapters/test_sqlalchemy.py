@@ -134,17 +134,32 @@ async def test_a_transaction_that_raises_leaves_nothing(sessions: FleetSessions)
 
 
 async def test_what_a_session_leaves_does_not_reach_the_next(sessions: FleetSessions) -> None:
-    async with writing(sessions) as session:
-        await session.execute(text("set application_name = 'mine'"))
-        await session.execute(text("select pg_advisory_lock(78)"))
-        await session.execute(text("create temp table left_behind ()"))
-        before = await session.scalar(text("select pg_backend_pid()"))
-        await session.commit()
+    before = None
+    for _ in range(2):  # the second time the statements are prepared already
+        async with writing(sessions) as session:
+            assert await session.scalar(text("show application_name")) == "pgfleet"
+            assert await session.scalar(text("select count(*) from pg_locks where locktype = 'advisory' and objid = 78")) == 0
+            assert await session.scalar(text("select count(*) from pg_class where relname = 'left_behind'")) == 0
+            await session.execute(text("select set_config('application_name', 'mine', false)"))
+            await session.execute(text("select pg_advisory_lock(78)"))
+            await session.execute(text("create temp table left_behind ()"))
+            before = await session.scalar(text("select pg_backend_pid()"))
+            await session.commit()
     async with writing(sessions) as session:
         assert await session.scalar(text("select pg_backend_pid()")) == before
         assert await session.scalar(text("show application_name")) == "pgfleet"
-        assert await session.scalar(text("select count(*) from pg_locks where locktype = 'advisory' and objid = 78")) == 0
-        assert await session.scalar(text("select count(*) from pg_class where relname = 'left_behind'")) == 0
+
+
+async def test_a_session_that_leaves_nothing_is_not_reset(sessions: FleetSessions, servers: Bank) -> None:
+    async with writing(sessions) as session:
+        pid = await session.scalar(text("select pg_backend_pid()"))
+        await session.execute(select(Question).limit(1))
+        await session.commit()
+    connection = await servers.inner.connect("stem", role="postgres")
+    try:
+        assert await connection.fetchval("select query from pg_stat_activity where pid = $1", pid) == "COMMIT;"
+    finally:
+        await connection.close()
 
 
 async def test_every_call_has_a_deadline(sessions: FleetSessions) -> None:

@@ -30,6 +30,11 @@ class Lent(Connection):
         self.aim: Aim | None = None
         self.trouble: BaseException | None = None
 
+    def use(self, statement: str) -> None:
+        """Note what ``statement`` may leave in the session; SQLAlchemy sends prepared ones past everybody who looks."""
+        if not self.touched:
+            self.touched = self._touches(statement)
+
     @property
     def _config(self) -> Any:
         # asyncpg reads its command_timeout here for every call, and refuses at once when it is not above zero.
@@ -53,12 +58,14 @@ class Dialect(PGDialect_asyncpg):
     NOT_WRITABLE: ClassVar = frozenset({"25006"})
 
     def do_execute(self, cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
+        cursor._connection.use(statement)
         try:
             super().do_execute(cursor, statement, parameters, context)  # type: ignore[no-untyped-call]
         except Exception as error:
             raise self._told(cursor._connection, error) from error
 
     def do_executemany(self, cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
+        cursor._connection.use(statement)
         try:
             super().do_executemany(cursor, statement, parameters, context)  # type: ignore[no-untyped-call]
         except Exception as error:

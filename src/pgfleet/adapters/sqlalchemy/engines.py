@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
 from pgfleet.adapters.sqlalchemy.dialect import Dialect, Lent
+from pgfleet.client.catalogue import Catalogue
 from pgfleet.client.guide import Guide
 from pgfleet.errors import CannotConnect
 from pgfleet.names import NodeName
@@ -23,7 +24,7 @@ from pgfleet.runtime.sql import CONNECT_SECONDS, sqlstate
 
 registry.register("postgresql.pgfleet", "pgfleet.adapters.sqlalchemy.dialect", "Dialect")
 
-#: After a transaction, outside of any. What asyncpg and SQLAlchemy have prepared stays.
+#: After a transaction that may have left something, outside of any. What asyncpg and SQLAlchemy have prepared stays.
 _RESET = (
     "set session authorization default; close all; unlisten *; select pg_advisory_unlock_all(); reset all; discard temp; "
     "discard sequences"
@@ -33,8 +34,8 @@ _RESET = (
 class NodeEngine:
     """One engine, and the connections it has open."""
 
-    def __init__(self, guide: Guide, route: Route, size: int, more: dict[str, Any]) -> None:
-        self.node, self.role = route.name, route.role
+    def __init__(self, guide: Guide, route: Route, size: int, more: dict[str, Any], catalogue: Catalogue) -> None:
+        self.node, self.role, self._catalogue = route.name, route.role, catalogue
         self._guide, self._route = guide, route
         self._open: WeakSet[Lent] = WeakSet()
         wait = guide.deadline(None).allowed
@@ -47,8 +48,8 @@ class NodeEngine:
         dialect = self.engine.sync_engine.dialect
         assert isinstance(dialect, Dialect)  # noqa: S101 - by its URL
         dialect.node, dialect.role, dialect.guide = self.node, self.role, guide
-        event.listen(self.engine.sync_engine, "checkout", _checkout)
-        event.listen(self.engine.sync_engine, "reset", _reset)
+        event.listen(self.engine.sync_engine, "checkout", self._checkout)
+        event.listen(self.engine.sync_engine, "reset", self._reset)
 
     def renew(self, route: Route) -> None:
         """What new connections are opened with, from now on."""
@@ -85,10 +86,39 @@ class NodeEngine:
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:  # TimeoutError is an OSError
             said = str(error) or type(error).__name__
             raise CannotConnect(f"{route.address} cannot be connected to: {said}", state=sqlstate(error)) from error
+        if self._catalogue.due:
+            connection.deadline = Deadline.after(CONNECT_SECONDS)
+            try:
+                await self._catalogue.ask(connection)
+            except (OSError, asyncpg.InterfaceError) as error:
+                connection.terminate()
+                raise CannotConnect(f"{route.address} hung up: {error}") from error
+        connection.lend(self._catalogue.touches)
         self._open.add(connection)
         self._tell()
         connection.add_termination_listener(lambda _: self._tell())
         return connection
+
+    def _checkout(self, dbapi_connection: Any, record: Any, proxy: Any) -> None:
+        driver: Lent = dbapi_connection.driver_connection
+        if driver.is_closed():
+            raise DisconnectionError("the node hung up")  # the pool opens another one
+        driver.trouble = driver.deadline = driver.aim = None
+        driver.touched = False
+
+    def _reset(self, dbapi_connection: Any, record: Any, state: Any) -> None:
+        driver: Lent = dbapi_connection.driver_connection
+        if state.terminate_only or not state.asyncio_safe or driver.is_closed():
+            return
+        driver.deadline = Deadline.after(2.0)
+        try:
+            dbapi_connection.rollback()
+            if driver.touched:
+                await_only(driver.control(_RESET))
+            if self._catalogue.due:
+                await_only(self._catalogue.ask(driver))
+        except Exception:  # noqa: BLE001 - whatever it was: what is left in this session is not known
+            driver.terminate()
 
     def _tell(self) -> None:
         open_now = sum(not connection.is_closed() for connection in self._open)
@@ -105,6 +135,7 @@ class Engines:
     def __init__(self, guide: Guide, *, size: int, more: dict[str, Any]) -> None:
         self._guide, self._size, self._more = guide, size, more
         self._engines: dict[tuple[NodeName, Role], NodeEngine] = {}
+        self._catalogues: dict[str, Catalogue] = {}
         self._following: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -124,7 +155,9 @@ class Engines:
         """The engine for ``route``."""
         one = self._engines.get((route.name, route.role))
         if one is None:
-            one = self._engines[route.name, route.role] = NodeEngine(self._guide, route, self._size, self._more)
+            catalogue = self._catalogues.setdefault(route.shard, Catalogue())
+            one = NodeEngine(self._guide, route, self._size, self._more, catalogue)
+            self._engines[route.name, route.role] = one
         else:
             one.renew(route)
         return one
@@ -146,22 +179,3 @@ class Engines:
                 if gone:
                     del self._engines[node, role]
                     await one.engine.dispose()
-
-
-def _checkout(dbapi_connection: Any, record: Any, proxy: Any) -> None:
-    driver: Lent = dbapi_connection.driver_connection
-    if driver.is_closed():
-        raise DisconnectionError("the node hung up")  # the pool opens another one
-    driver.trouble = driver.deadline = None
-
-
-def _reset(dbapi_connection: Any, record: Any, state: Any) -> None:
-    driver: Lent = dbapi_connection.driver_connection
-    if state.terminate_only or not state.asyncio_safe or driver.is_closed():
-        return
-    driver.deadline = Deadline.after(2.0)
-    try:
-        dbapi_connection.rollback()
-        await_only(driver.execute(_RESET))
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-        driver.terminate()

@@ -117,6 +117,7 @@ def _began(session: RoutedSession, transaction: SessionTransaction, connection: 
         claims = [("pgfleet.key", part.aim.claim)] + ([("pgfleet.epoch", str(part.epoch))] if part.epoch else [])
         said = ", ".join(f"set_config('{name}', ${at}, true)" for at, (name, _) in enumerate(claims, 1))
         connection.exec_driver_sql(f"select {said}", tuple(value for _, value in claims))
+        driver.touched = False  # what is set for a transaction goes with it
 
 
 @event.listens_for(RoutedSession, "after_commit")
