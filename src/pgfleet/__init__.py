@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pgfleet.client.fleet import Fleet, connect
     from pgfleet.errors import (
         BlockRolledBack,
+        CrossShardWrite,
         DeadlineExceeded,
         NotOwned,
         OutcomeUnknown,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         WriteInRead,
         WriteLost,
     )
+    from pgfleet.routing.route import Route
     from pgfleet.routing.token import Token
 
 __version__ = "0.1.0"
@@ -32,8 +34,10 @@ _WHERE = {
     "connect": "pgfleet.client.fleet",
     "Fleet": "pgfleet.client.fleet",
     "Explanation": "pgfleet.client.explanation",
+    "Route": "pgfleet.routing.route",
     "Token": "pgfleet.routing.token",
     "BlockRolledBack": _ERRORS,
+    "CrossShardWrite": _ERRORS,
     "DeadlineExceeded": _ERRORS,
     "NotOwned": _ERRORS,
     "OutcomeUnknown": _ERRORS,
@@ -48,6 +52,7 @@ _WHERE = {
 
 __all__ = [
     "BlockRolledBack",
+    "CrossShardWrite",
     "DeadlineExceeded",
     "Explanation",
     "Fleet",
@@ -56,6 +61,7 @@ __all__ = [
     "PgfleetError",
     "PlacementError",
     "PlacementMoved",
+    "Route",
     "ShardsSilent",
     "Token",
     "TokenUnreadable",

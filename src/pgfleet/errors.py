@@ -756,3 +756,12 @@ class SchemaInUse(Refused):
     """
 
     code = "PGF-F236"
+
+
+class CrossShardWrite(Refused):
+    """One transaction was to write to two shards: its COMMIT would not be atomic, and half of it could be lost.
+
+    Commit the one before the other begins, and let the second be safe to repeat.
+    """
+
+    code = "PGF-F208"

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
+from pgfleet.client.observing import UNHEARD, Call
 from pgfleet.client.pools import NodePool
 from pgfleet.client.router import Mode, Router
 from pgfleet.client.trouble import lost
 from pgfleet.errors import CannotConnect, DeadlineExceeded
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import NodeName
-from pgfleet.runtime.clock import Deadline
+from pgfleet.runtime.clock import Deadline, monotonic
 from pgfleet.runtime.sql import Connection
 
 #: Seconds between two attempts while the table has not changed; any change ends the pause.
@@ -27,7 +28,7 @@ class Borrowing:
 
     async def borrow(
         self, shard: str, mode: Mode, deadline: Deadline, *,
-        avoid: Collection[NodeName] = (), among: Collection[NodeName] | None = None, fresh: bool = False,
+        avoid: Collection[NodeName] = (), among: Collection[NodeName] | None = None, fresh: bool = False, call: Call = UNHEARD,
     ) -> tuple[NodePool, Connection]:  # fmt: skip
         """A connection of the node that is best now.
 
@@ -42,12 +43,15 @@ class Borrowing:
             if choice is None:
                 waits_for = router.route(shard).because if mode == "write" else "a node that can be read"
                 shunned.clear()
+                began = monotonic()
                 await router.change(deadline, None if mode == "write" else PAUSE)
+                call.waited("primary", monotonic() - began)
                 continue
             node = choice.node.name
             pool = router.pool(node, mode)
+            began = monotonic()
             try:
-                return pool, await pool.acquire(deadline, fresh=fresh)
+                connection = await pool.acquire(deadline, fresh=fresh)
             except CannotConnect as error:
                 waits_for = error.message
                 router.failed(node, silent=mode == "read" and error.state is None)
@@ -56,14 +60,19 @@ class Borrowing:
                     await router.change(deadline, PAUSE)
             except TimeoutError:
                 waits_for = f"a free connection to {node.member}, of {pool.open}"
+            else:
+                call.waited("connection", monotonic() - began)
+                call.at(node, choice)
+                return pool, connection
         raise self.late(shard, waits_for, deadline)
 
     @asynccontextmanager
     async def block(
-        self, shard: str, mode: Mode, deadline: Deadline, *, among: Collection[NodeName] | None = None, fresh: bool = False
-    ) -> AsyncIterator[tuple[NodeAddress, Connection]]:
+        self, shard: str, mode: Mode, deadline: Deadline, *, among: Collection[NodeName] | None = None, fresh: bool = False,
+        call: Call = UNHEARD,
+    ) -> AsyncIterator[tuple[NodeAddress, Connection]]:  # fmt: skip
         """A connection for the length of a block, and whose it is; it ends by the deadline, whatever the borrower waits for."""
-        pool, connection = await self.borrow(shard, mode, deadline, among=among, fresh=fresh)
+        pool, connection = await self.borrow(shard, mode, deadline, among=among, fresh=fresh, call=call)
         if fresh:
             connection.touched = True  # and it is discarded afterwards, whatever was done
         try:

@@ -4,7 +4,7 @@ reads see its own writes."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -13,9 +13,11 @@ import asyncpg
 
 from pgfleet.client.carrying import After, Carrying
 from pgfleet.client.explanation import Explanation, explained
-from pgfleet.client.freshness import Wanted
+from pgfleet.client.freshness import Wanted, staleness
 from pgfleet.client.gather import Rows, merge
+from pgfleet.client.guide import Guide
 from pgfleet.client.maps import newest_map
+from pgfleet.client.observing import Observer, Observing, observing
 from pgfleet.client.open import Opened, open_fleet
 from pgfleet.client.outcome import Outcomes
 from pgfleet.client.placed import Placed
@@ -24,10 +26,10 @@ from pgfleet.client.router import Router
 from pgfleet.client.writing import Write, Writer
 from pgfleet.errors import DeadlineExceeded, FleetClosed, ShardsSilent
 from pgfleet.routing.hashing import Key
+from pgfleet.routing.route import Route
 from pgfleet.routing.token import Token
 from pgfleet.runtime.clock import Deadline
 from pgfleet.runtime.sql import Connection
-from pgfleet.units import parse_duration
 
 T = TypeVar("T")
 
@@ -37,7 +39,7 @@ DEADLINE = 5.0
 
 def connect(
     where: str | Path = "fleet.yaml", *, region: str | None = None, state: str | None = None,
-    role: str = "pgfleet_app", deadline: float = DEADLINE, pool_size: int = 10,
+    role: str = "pgfleet_app", deadline: float = DEADLINE, pool_size: int = 10, observers: Sequence[Observer] = (),
 ) -> Fleet:  # fmt: skip
     """A fleet to use in ``async with``.
 
@@ -47,8 +49,11 @@ def connect(
     :param role: the PostgreSQL role; its password is read from the state folder.
     :param deadline: seconds for each call that does not say otherwise.
     :param pool_size: connections to one node at most, for reads and writes together.
+    :param observers: who is told of every call; OpenTelemetry's spans need none where the application has loaded it.
     """
-    return Fleet(Path(where), region=region, state=state, role=role, deadline=deadline, pool_size=pool_size)
+    return Fleet(
+        Path(where), region=region, state=state, role=role, deadline=deadline, pool_size=pool_size, observers=observers
+    )  # fmt: skip
 
 
 class Fleet:
@@ -61,15 +66,19 @@ class Fleet:
     :raises asyncpg.PostgresError: the server refused the statement itself.
     """
 
-    def __init__(self, where: Path, *, region: str | None, state: str | None, role: str, deadline: float, pool_size: int) -> None:
+    def __init__(
+        self, where: Path, *, region: str | None, state: str | None, role: str, deadline: float, pool_size: int,
+        observers: Sequence[Observer] = (),
+    ) -> None:  # fmt: skip
+        self._observers = observers
         self._where, self._region, self._state, self._role = where, region, state, role
         self._seconds, self._pool_size = deadline, pool_size
         self._carrying = Carrying()
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
 
     async def __aenter__(self) -> Self:
         opened = await asyncio.to_thread(open_fleet, self._where, state=self._state, role=self._role)
-        parts = _Parts(opened, self._region, self._pool_size, self._carrying)
+        parts = Parts(opened, self._region, self._pool_size, self._carrying, observing(self._observers))
         try:
             await parts.start()
         except BaseException:
@@ -218,6 +227,16 @@ class Fleet:
         parts = self._open
         return explained(parts.router, parts.placed.now, table, key, second, self._carrying.positions)
 
+    def route(self, table: str, *, key: Key, second: Key | None = None, write: bool = False) -> Route:
+        """Where a read, or a write, of ``key`` goes now, for a driver of the caller's own; nothing is sent.
+
+        A read's is a replica that is known to have what this caller has written, else the primary.
+
+        :raises NoSuchNode: nowhere, right now.
+        """
+        guide = Guide(self)
+        return guide.route_now(guide.aim(table, key=key, second=second, role="write" if write else "read"))
+
     @property
     def shards(self) -> tuple[str, ...]:
         """Every shard of the fleet."""
@@ -226,13 +245,14 @@ class Fleet:
     # -- inside ----------------------------------------------------------------------------------------------------------
 
     @property
-    def _open(self) -> _Parts:
+    def _open(self) -> Parts:
+        """What it consists of while it is open, for the rest of this room."""
         if self._parts is None:
             raise FleetClosed("this fleet is not open", hint="async with pgfleet.connect(...) as fleet:")
         return self._parts
 
     def _read(
-        self, parts: _Parts, table: str, key: Key, second: Key | None, max_staleness: float | str | None,
+        self, parts: Parts, table: str, key: Key, second: Key | None, max_staleness: float | str | None,
         hedge: str | float | None = None,
     ) -> Read:  # fmt: skip
         shard = parts.placed.now.shard(table, key, second).shard
@@ -242,39 +262,29 @@ class Fleet:
             if kept is None:
                 kept = parts.plain_reads[table, shard] = Read(table, shard)
             return kept
-        return Read(table, shard, Wanted(after, _seconds(max_staleness)), hedge)
+        return Read(table, shard, Wanted(after, staleness(max_staleness)), hedge)
 
     def _limit(self, seconds: float | None) -> float:
+        """Seconds for a call that said ``seconds``."""
         return self._seconds if seconds is None else seconds
 
 
-def _seconds(given: float | str | None) -> float | None:
-    """:raises ValueError: no duration, or a negative one."""
-    if given is None:
-        return None
-    if isinstance(given, str):
-        return parse_duration(given)
-    if given < 0:
-        raise ValueError(f"max_staleness is {given}; seconds from 0 on")
-    return float(given)
-
-
-class _Parts:
+class Parts:
     """What an open fleet consists of."""
 
-    def __init__(self, opened: Opened, region: str | None, size: int, carrying: Carrying) -> None:
-        self.router = Router(opened, region=region, size=size)
+    def __init__(self, opened: Opened, region: str | None, size: int, carrying: Carrying, observing: Observing) -> None:
+        self.router = Router(opened, region=region, size=size, observing=observing)
         self.reader = Reader(self.router, carrying)
         self.outcomes = Outcomes(self.router)
         self.plain_reads: dict[tuple[str, str], Read] = {}
-        self._opened, self._carrying = opened, carrying
+        self.opened, self.carrying = opened, carrying
         self._placed: Placed | None = None
         self._writer: Writer | None = None
 
     async def start(self) -> None:
         await self.router.start()
-        self._placed = Placed(self._opened.placement, self.router.etcd, lambda: newest_map(self.router), self._told)
-        self._writer = Writer(self.router, self._placed, self._carrying, self.outcomes)
+        self._placed = Placed(self.opened.placement, self.router.etcd, lambda: newest_map(self.router), self._told)
+        self._writer = Writer(self.router, self._placed, self.carrying, self.outcomes)
         self.router.epoch_changed(self._placed.now.epoch)
         await self._placed.start()
 

@@ -17,6 +17,7 @@ from pgfleet.names import NodeName
 from pgfleet.routing.lineage import Lost, Untold, needed
 from pgfleet.routing.token import Position
 from pgfleet.runtime.clock import Deadline, monotonic
+from pgfleet.units import parse_duration
 
 #: Seconds for which a read waits for a replica to catch up before the primary answers it. Replicas of one region are a few
 #: milliseconds behind; one that is not there after this is not worth waiting for.
@@ -40,6 +41,20 @@ class Wanted:
 ANY = Wanted()
 
 
+def staleness(given: float | str | None) -> float | None:
+    """Seconds, of what a caller may say: seconds, or a duration such as ``2 s``.
+
+    :raises ValueError: no duration, or a negative one.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return parse_duration(given)
+    if given < 0:
+        raise ValueError(f"max_staleness is {given}; seconds from 0 on")
+    return float(given)
+
+
 async def fresh_enough(router: Router, shard: str, wanted: Wanted, deadline: Deadline) -> Collection[NodeName]:
     """The replicas that may answer; none of them: only the primary may.
 
@@ -49,7 +64,7 @@ async def fresh_enough(router: Router, shard: str, wanted: Wanted, deadline: Dea
     until = min(deadline.at, monotonic() + CATCH_UP)
     pause = FIRST
     while near := router.replicas(shard):
-        if (names := _known(router, shard, wanted, near)) or (names := await _ask(router, shard, wanted, near)):
+        if (names := known(router, shard, wanted, near)) or (names := await _ask(router, shard, wanted, near)):
             return names
         if monotonic() >= until:
             break
@@ -57,13 +72,16 @@ async def fresh_enough(router: Router, shard: str, wanted: Wanted, deadline: Dea
         pause = min(pause * 2, LAST)
     # Nobody near has it: one that is far and has it still spares the primary.
     others = [node for node in router.replicas(shard, anywhere=True) if node not in near]
-    if (names := _known(router, shard, wanted, others)) or (others and (names := await _ask(router, shard, wanted, others))):
+    if (names := known(router, shard, wanted, others)) or (others and (names := await _ask(router, shard, wanted, others))):
         return names
     return await _primary_alone(router, shard, wanted, deadline)
 
 
-def _known(router: Router, shard: str, wanted: Wanted, replicas: Sequence[NodeAddress]) -> list[NodeName]:
-    """Those of ``replicas`` that are known to be fresh enough."""
+def known(router: Router, shard: str, wanted: Wanted, replicas: Sequence[NodeAddress]) -> list[NodeName]:
+    """Those of ``replicas`` that are known to be fresh enough, without asking anybody.
+
+    :raises WriteLost: a position is in no history of the shard.
+    """
     names = [node.name for node in replicas]
     if wanted.max_staleness is not None:
         fresh = router.positions.fresh(shard, wanted.max_staleness)
@@ -96,7 +114,7 @@ async def _ask(router: Router, shard: str, wanted: Wanted, replicas: Sequence[No
         await router.positions.prove(primary, replicas)
     else:
         await asyncio.gather(*(router.positions.ask(node) for node in replicas))
-    return _known(router, shard, wanted, replicas)
+    return known(router, shard, wanted, replicas)
 
 
 async def _primary_alone(router: Router, shard: str, wanted: Wanted, deadline: Deadline) -> Collection[NodeName]:

@@ -55,14 +55,15 @@ class Budget:
 class NodePool:
     """:param settings: the sessions' parameters; a reset returns to them.
     :param stuck: told when statements wait and nothing was answered for :data:`SILENCE`.
+    :param counted: told how many connections there are, when one was opened or has ended.
     """
 
     def __init__(
         self, node: NodeAddress, login: Login, settings: Mapping[str, str], budget: Budget, catalogue: Catalogue,
-        *, stuck: Callable[[NodePool], None] | None = None,
+        *, stuck: Callable[[NodePool], None] | None = None, counted: Callable[[int], None] | None = None,
     ) -> None:  # fmt: skip
         self.node, self.settings = node, dict(settings)
-        self._login, self._budget, self._catalogue, self._stuck = login, budget, catalogue, stuck
+        self._login, self._budget, self._catalogue, self._stuck, self._counted = login, budget, catalogue, stuck, counted
         self._touches = catalogue.touches  # looked up once: it is called for every statement
         self._free: list[Connection] = []
         self._lent: set[Connection] = set()
@@ -175,6 +176,9 @@ class NodePool:
             connection.terminate()
             raise FleetClosed("this fleet was closed")
         self._lend(connection)
+        if self._counted is not None:
+            self._counted(self.open)
+            connection.add_termination_listener(self._ended)
         if self._catalogue.due:
             try:
                 async with asyncio.timeout(max(0.0, deadline.left())):
@@ -183,6 +187,10 @@ class NodePool:
                 self.discard(connection)
                 raise
         return connection
+
+    def _ended(self, _: object) -> None:
+        if self._counted is not None:  # in a moment: whoever ends a connection still counts it while it does
+            asyncio.get_running_loop().call_soon(lambda tell: tell(self.open), self._counted)
 
     def _lend(self, connection: Connection) -> None:
         connection.touched = False

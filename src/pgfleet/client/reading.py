@@ -15,6 +15,7 @@ from pgfleet.client.breaker import ANSWERS_WITHIN
 from pgfleet.client.carrying import Carrying
 from pgfleet.client.freshness import ANY, Wanted, fresh_enough
 from pgfleet.client.hedging import Latencies, patience
+from pgfleet.client.observing import UNHEARD, Call
 from pgfleet.client.pools import SILENCE, NodePool
 from pgfleet.client.router import Router
 from pgfleet.client.trouble import BROKEN, lost, read_again
@@ -54,24 +55,31 @@ class Reader:
 
         :param seconds: the deadline.
         """
+        with self._router.observing.call("fetch", read.table, read.shard) as call:
+            return await self._fetch_first(read, sql, args, seconds, call)
+
+    async def _fetch_first(self, read: Read, sql: str, args: tuple[Any, ...], seconds: float, call: Call) -> list[asyncpg.Record]:
         # Most reads ask for nothing special, and find a connection that is free: for these nothing is made.
         pool = self.pool(read)
         connection = pool.take() if pool is not None else None
         if pool is not None and connection is not None:
             began = monotonic()
             others = self._router.lanes[read.shard].others
+            if call is not UNHEARD:
+                call.at(pool.node.name, self._router.lanes[read.shard].choices[pool.node.name])
             try:
                 rows = await connection.ask(sql, args, seconds if seconds > FOUND_OUT else _patience(seconds, others=others))
             except BaseException as error:  # noqa: BLE001 - raised again, unless it may be sent again
                 self._failed(read, pool, connection, error)
                 left = Deadline(began + seconds, seconds)
-                return await self._fetch(read, sql, args, left, avoid={pool.node.name}, because=error)
+                call.retried()
+                return await self._fetch(read, sql, args, left, avoid={pool.node.name}, because=error, call=call)
             pool.release(connection)
             return rows
         deadline = Deadline.after(seconds)
         if read.hedge is not None:
-            return await self._hedged(read, sql, args, deadline)
-        return await self._fetch(read, sql, args, deadline)
+            return await self._hedged(read, sql, args, deadline, call)
+        return await self._fetch(read, sql, args, deadline, call=call)
 
     def pool(self, read: Read) -> NodePool | None:
         """Whose connection a read takes that needs nothing but what is known already; None: there is more to it."""
@@ -90,14 +98,15 @@ class Reader:
     async def _fetch(
         self, read: Read, sql: str, args: tuple[Any, ...], deadline: Deadline, *,
         avoid: Collection[NodeName] = (), because: BaseException | None = None, told: list[NodeName] | None = None,
+        call: Call = UNHEARD,
     ) -> list[asyncpg.Record]:  # fmt: skip
         """:param told: filled with every node that is asked."""
         shunned = set(avoid)
         waits_for = _said(because) if because is not None else "a node that can be read"
         latencies = self._latencies.setdefault(read.shard, Latencies())
         while deadline.left() > 0:
-            among = await fresh_enough(self._router, read.shard, read.wanted, deadline) if read.wanted else None
-            pool, connection = await self._borrowing.borrow(read.shard, "read", deadline, avoid=shunned, among=among)
+            among = await self._among(read, deadline, call)
+            pool, connection = await self._borrowing.borrow(read.shard, "read", deadline, avoid=shunned, among=among, call=call)
             node = pool.node.name
             if told is not None:
                 told.append(node)
@@ -110,6 +119,7 @@ class Reader:
                 self._failed(read, pool, connection, error)
                 waits_for = f"{node.member}: {_said(error)}"
                 shunned.add(node)
+                call.retried()
                 continue
             pool.release(connection)
             latencies.answered(monotonic() - began)
@@ -139,12 +149,21 @@ class Reader:
         if isinstance(error, TimeoutError):
             self._router.suspect(pool)
 
-    async def _hedged(self, read: Read, sql: str, args: tuple[Any, ...], deadline: Deadline) -> list[asyncpg.Record]:
+    async def _among(self, read: Read, deadline: Deadline, call: Call) -> Collection[NodeName] | None:
+        if not read.wanted:
+            return None
+        began = monotonic()
+        among = await fresh_enough(self._router, read.shard, read.wanted, deadline)
+        call.waited("token", monotonic() - began)
+        return among
+
+    async def _hedged(self, read: Read, sql: str, args: tuple[Any, ...], deadline: Deadline, call: Call) -> list[asyncpg.Record]:
         assert read.hedge is not None  # noqa: S101 - the caller looked
         latencies = self._latencies.setdefault(read.shard, Latencies())
         wait = patience(read.hedge, latencies)
         asked: list[NodeName] = []
-        first = asyncio.ensure_future(self._fetch(read, sql, args, deadline, told=asked))
+        first = asyncio.ensure_future(self._fetch(read, sql, args, deadline, told=asked, call=call))
+        second: asyncio.Future[list[asyncpg.Record]] | None = None
         tasks = {first}
         try:
             done, _ = await asyncio.wait(tasks, timeout=wait)
@@ -156,6 +175,8 @@ class Reader:
                 done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     if task.exception() is None or not tasks:
+                        if second is not None:
+                            call.hedged(won=task is second)
                         return task.result()
             raise self._borrowing.late(read.shard, "an answer", deadline)
         except asyncio.CancelledError:
@@ -182,14 +203,16 @@ class Reader:
     ) -> AsyncIterator[Connection]:
         """A READ ONLY transaction, or with ``session`` a session of one's own, on a node that is fresh enough."""
         deadline = Deadline.after(seconds)
-        among = await fresh_enough(self._router, read.shard, read.wanted, deadline) if read.wanted else None
-        async with self._borrowing.block(read.shard, "read", deadline, among=among, fresh=session) as (_, connection):
-            if not session:
-                await connection.control(f"begin{_isolation(isolation)} read only", max(0.001, deadline.left()))
-            try:
-                yield connection
-            except asyncpg.ReadOnlySQLTransactionError as error:
-                raise write_in_read(read.table, read.shard, error) from error
+        with self._router.observing.call("read", read.table, read.shard) as call:
+            among = await self._among(read, deadline, call)
+            lent = self._borrowing.block(read.shard, "read", deadline, among=among, fresh=session, call=call)
+            async with lent as (_, connection):
+                if not session:
+                    await connection.control(f"begin{_isolation(isolation)} read only", max(0.001, deadline.left()))
+                try:
+                    yield connection
+                except asyncpg.ReadOnlySQLTransactionError as error:
+                    raise write_in_read(read.table, read.shard, error) from error
 
     async def aclose(self) -> None:
         for task in self._losers:

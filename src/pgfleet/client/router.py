@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from pgfleet.client.breaker import Breaker
 from pgfleet.client.catalogue import Catalogue
+from pgfleet.client.observing import NOBODY, Observing
 from pgfleet.client.open import Opened
 from pgfleet.client.pools import Budget, NodePool
 from pgfleet.client.positions import Positions
@@ -48,10 +50,12 @@ class Lane:
     """Where a shard's reads go now.
 
     :param pools: of nodes that are equally good. :param others: whether another node could answer if one of them does not.
+    :param choices: why each of the nodes.
     """
 
     pools: tuple[NodePool, ...]
     others: bool
+    choices: Mapping[NodeName, Choice]
 
 
 class Router:
@@ -60,7 +64,8 @@ class Router:
     :param size: connections to one node at most, reads and writes together.
     """
 
-    def __init__(self, opened: Opened, *, region: str | None, size: int) -> None:
+    def __init__(self, opened: Opened, *, region: str | None, size: int, observing: Observing = NOBODY) -> None:
+        self.observing = observing
         self._opened, self._region, self._size = opened, region, size
         self.table = RoutingTable()
         self.lanes: dict[str, Lane] = {}
@@ -180,7 +185,9 @@ class Router:
             budget = self._budgets.setdefault(node, Budget(self._size))
             catalogue = self._catalogues.setdefault(node.shard, Catalogue())
             stuck = self.suspect if mode == "read" else self._write_stuck
-            pool = NodePool(address, self._opened.login_of(address), settings, budget, catalogue, stuck=stuck)
+            counted = partial(self.observing.connections, "asyncpg", node, mode) if self.observing.observers else None
+            login = self._opened.login_of(address)
+            pool = NodePool(address, login, settings, budget, catalogue, stuck=stuck, counted=counted)
             self._pools[node, mode] = pool
         return pool
 
@@ -264,9 +271,10 @@ class Router:
         table = self.table.with_shard(route)
         if table is not self.table:
             self.table = table
-            nodes, _ = readable(route, region=self._region)
+            nodes, why = readable(route, region=self._region)
             pools = tuple(self.pool(node.name, "read") for node in nodes)
-            self.lanes[shard] = Lane(pools, len(route.replicas) + (route.primary is not None) > len(pools) or len(pools) > 1)
+            others = len(route.replicas) + (route.primary is not None) > len(pools) or len(pools) > 1
+            self.lanes[shard] = Lane(pools, others, {node.name: Choice(node, why, len(nodes)) for node in nodes})
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
 

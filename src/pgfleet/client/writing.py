@@ -14,6 +14,7 @@ import asyncpg
 
 from pgfleet.client.borrowing import PAUSE, Borrowing
 from pgfleet.client.carrying import Carrying
+from pgfleet.client.observing import Call, Said
 from pgfleet.client.outcome import MARK, Outcomes
 from pgfleet.client.placed import Placed
 from pgfleet.client.pools import NodePool
@@ -23,6 +24,7 @@ from pgfleet.client.trouble import BROKEN, lost, not_done
 from pgfleet.errors import BlockRolledBack, DeadlineExceeded, NotOwned, OutcomeUnknown, PlacementMoved
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import quote_literal
+from pgfleet.routing.choose import Why
 from pgfleet.routing.hashing import Key, key_text
 from pgfleet.routing.token import Position
 from pgfleet.runtime.clock import Deadline
@@ -30,6 +32,7 @@ from pgfleet.runtime.sql import Connection, sqlstate
 
 T = TypeVar("T")
 
+_WRITES = Said(Why.WRITE.value)
 #: SQLSTATEs of the shards' guards: opened under an old map; a key that is not this shard's.
 OLD_EPOCH, NOT_OWNED = "PF001", "PF002"
 #: Seconds for reading, after a COMMIT, where the primary is.
@@ -75,9 +78,13 @@ class Writer:
                 return await connection.run(sql, args)
 
             return await self.transact(write, one, deadline)
+        with self._router.observing.call("execute", write.table, self.shard(write)) as call:
+            return await self._execute(write, sql, args, deadline, call)
+
+    async def _execute(self, write: Write, sql: str, args: tuple[Any, ...], deadline: Deadline, call: Call) -> str:
         shard, waits_for, moves = self.shard(write), "a primary", 0
         while deadline.left() > 0:
-            pool, connection = await self._borrow(shard, deadline)
+            pool, connection = await self._borrow(shard, deadline, call)
             node = pool.node
             try:
                 status = await connection.run(sql, args, max(0.001, deadline.left()))
@@ -95,11 +102,13 @@ class Writer:
                     moves += 1
                     await self._moved(write, error, moves, deadline)
                     shard = self.shard(write)
+                    call.retried()
                     continue
                 if not not_done(error):
                     raise
                 self._router.failed(node.name, silent=False)
                 await self._router.change(deadline, PAUSE)
+                call.retried()
                 continue
             except BaseException:
                 pool.discard(connection)
@@ -112,13 +121,14 @@ class Writer:
             return status
         raise self._borrowing.late(shard, waits_for, deadline)
 
-    async def _borrow(self, shard: str, deadline: Deadline) -> tuple[NodePool, Connection]:
+    async def _borrow(self, shard: str, deadline: Deadline, call: Call) -> tuple[NodePool, Connection]:
         route = self._router.table.shards.get(shard)
         if route is not None and route.primary is not None and not route.draining:
             pool = self._router.pool(route.primary.name, "write")
             if (connection := pool.take()) is not None:
+                call.at(pool.node.name, _WRITES)
                 return pool, connection
-        return await self._borrowing.borrow(shard, "write", deadline)
+        return await self._borrowing.borrow(shard, "write", deadline, call=call)
 
     async def _moved(self, write: Write, error: BaseException, times: int, deadline: Deadline) -> None:
         """A shard refused: read the map again. Returns when it is worth trying again.
@@ -142,14 +152,17 @@ class Writer:
     # -- blocks ------------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def block(self, write: Write, deadline: Deadline, *, mark: UUID | None = None) -> AsyncIterator[Connection]:
-        """A transaction, committed when the block ends and rolled back when it raises.
+    async def block(self, write: Write, deadline: Deadline) -> AsyncIterator[Connection]:
+        """A transaction, committed when the block ends and rolled back when it raises."""
+        with self._router.observing.call("write", write.table, self.shard(write)) as call:
+            async with self._block(write, deadline, call, uuid4() if write.resolvable else None) as connection:
+                yield connection
 
-        :param mark: the id of its outcome row.
-        """
+    @asynccontextmanager
+    async def _block(self, write: Write, deadline: Deadline, call: Call, mark: UUID | None) -> AsyncIterator[Connection]:
+        """:param mark: the id of its outcome row."""
         shard = self.shard(write)
-        mark = mark if mark is not None else uuid4() if write.resolvable else None
-        async with self._borrowing.block(shard, "write", deadline) as (node, connection):
+        async with self._borrowing.block(shard, "write", deadline, call=call) as (node, connection):
             try:
                 await connection.control(self._begin(write))
                 if mark is not None:
@@ -172,11 +185,12 @@ class Writer:
     async def session(self, write: Write, deadline: Deadline) -> AsyncIterator[Connection]:
         """A session of one's own on the primary: nothing is begun, everything is possible, and all of it is discarded behind."""
         shard = self.shard(write)
-        async with self._borrowing.block(shard, "write", deadline, fresh=True) as (node, connection):
-            yield connection
-            if connection.unreplicated:
-                raise _unknown(write.table, shard, node.name.member, None)
-        await self._mark(shard, node)
+        with self._router.observing.call("write", write.table, shard) as call:
+            async with self._borrowing.block(shard, "write", deadline, fresh=True, call=call) as (node, connection):
+                yield connection
+                if connection.unreplicated:
+                    raise _unknown(write.table, shard, node.name.member, None)
+            await self._mark(shard, node)
 
     def _begin(self, write: Write) -> str:
         begin = "begin" if write.isolation is None else f"begin isolation level {isolation_level(write.isolation)}"
@@ -224,12 +238,16 @@ class Writer:
         It runs again after a serialization failure, a deadlock, a refused placement, and a primary that went away before its
         COMMIT. Where COMMIT was not answered, a resolvable one is asked; another one raises :class:`OutcomeUnknown`.
         """
+        with self._router.observing.call("transact", write.table, self.shard(write)) as call:
+            return await self._transact(write, function, deadline, call)
+
+    async def _transact(self, write: Write, function: Callable[[Connection], Awaitable[T]], deadline: Deadline, call: Call) -> T:
         pause, times = AGAIN_FIRST, 0
         while True:
             mark = uuid4() if write.resolvable else None
             gone, done = False, list[T]()
             try:
-                async with self.block(write, deadline, mark=mark) as connection:
+                async with self._block(write, deadline, call, mark) as connection:
                     try:
                         done.append(await function(connection))
                     except (asyncpg.PostgresError, *BROKEN) as error:
@@ -255,6 +273,7 @@ class Writer:
                     f"a transaction on {self.shard(write)} was not committed within {deadline.allowed:g} s",
                     seen=["nothing of it was written"],
                 )
+            call.retried()
             await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - no secret
             pause = min(pause * 2, AGAIN_LAST)
 

@@ -1,0 +1,250 @@
+"""The life of one block, without the waiting: each step is yielded, done by whoever drives it, and its result sent back.
+
+So the synchronous and the asynchronous fleet have one set of rules for what may be tried again and what is not known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGresult
+
+from pgfleet.adapters.psycopg.connection import AsyncConnection, Connection
+from pgfleet.adapters.psycopg.words import (
+    COMMIT,
+    NOT_WRITABLE,
+    RESET,
+    RESET_SECONDS,
+    ROLLBACK,
+    SHARE,
+    begin,
+    read_answer,
+    refused,
+    rolled_back,
+    unknown,
+    write_in_read,
+)  # fmt: skip
+from pgfleet.client.borrowing import PAUSE
+from pgfleet.client.guide import REFUSED, Aim, Guide
+from pgfleet.client.observing import Call
+from pgfleet.errors import CannotConnect, DeadlineExceeded
+from pgfleet.names import NodeName
+from pgfleet.routing.route import ConnectValue, Route
+from pgfleet.runtime.clock import Deadline, monotonic
+
+C = TypeVar("C", Connection, AsyncConnection)
+C_contra = TypeVar("C_contra", Connection, AsyncConnection, contravariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """A route, waiting for one if need be. Answered by a :class:`Route`."""
+
+    avoid: set[NodeName]
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """A connection to ``route``'s node out of its pool. Answered by the connection."""
+
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """One message on the block's connection. Answered by its results."""
+
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Ask where the primary is now. Answered by a position."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a guard's refusal means. Answered by the error to raise."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """:param seconds: to wait before the next attempt."""
+
+    seconds: float
+
+
+Step = Find | Take | Say | Mark | Ask | Pause
+Steps = Generator[Step, Any, None]
+
+
+class Returns(Protocol[C_contra]):
+    """Where the connection goes back to: a pool."""
+
+    def give(self, connection: C_contra) -> None: ...
+
+    def drop(self, connection: C_contra) -> None: ...
+
+
+class Block(Generic[C]):
+    """:param size: of the node's pools, for messages.
+
+    ``pool`` and ``connection`` are set by the driver's answer to :class:`Take`.
+    """
+
+    connection: C
+    pool: Returns[C]
+    route: Route
+
+    def __init__(self, guide: Guide, aim: Aim, deadline: Deadline, call: Call, size: int) -> None:
+        self.guide, self.aim, self.deadline, self.call = guide, aim, deadline, call
+        self._size = size
+
+    def words(self) -> dict[str, ConnectValue]:
+        """What a new connection for ``route`` is opened with."""
+        login = self.guide.login(self.route.name)
+        words = self.route.connect_kwargs(user=login.role, password=login.password)
+        return words | {"dbname": login.database, "application_name": "pgfleet", "client_encoding": "utf8"}
+
+    # -- beginning -------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> Steps:
+        """Until the transaction has begun nothing was done, so that any failure is tried again, elsewhere or later.
+
+        :raises DeadlineExceeded: nobody could begin it in time.
+        """
+        avoid: set[NodeName] = set()
+        writes = self.aim.role == "write"
+        while True:
+            self.route = yield Find(avoid)
+            why = yield from self._begin_here()
+            if not why:
+                self.call.at(self.route.name, self.route)
+                return
+            if self.deadline.left() <= 0:
+                raise self.guide.late(self.aim, why, self.deadline)
+            avoid.add(self.route.name)
+            self.call.retried()
+            if writes:
+                yield Pause(min(PAUSE, max(0.0, self.deadline.left())))
+
+    def _begin_here(self) -> Generator[Step, Any, str]:
+        """:returns: why not; empty: it began."""
+        node, writes = self.route.name, self.aim.role == "write"
+        asked = monotonic()
+        try:
+            self.connection = yield Take(self.route)
+        except CannotConnect as error:
+            self.guide.failed(node, silent=not writes)
+            return error.message
+        except TimeoutError:
+            raise self.guide.late(self.aim, f"a free connection to {node.member}, of {self._size}", self.deadline) from None
+        self.call.waited("connection", monotonic() - asked)
+        left = self.deadline.left()
+        self.connection.deadline = self.deadline if writes or left < 0.2 else Deadline.after(left * SHARE)
+        try:
+            results: list[PGresult] = yield Say(begin(self.route))
+        except (psycopg.Error, DeadlineExceeded) as error:
+            said = str(error).strip()
+        except BaseException:
+            self.pool.drop(self.connection)
+            raise
+        else:
+            error_here = refused(results)
+            if error_here is None:
+                self.connection.deadline = self.deadline
+                return ""
+            said = str(error_here)
+        self.guide.failed(node, silent=self.connection.late)
+        self.pool.drop(self.connection)
+        return f"{node.member}: {said or 'no answer'}"
+
+    # -- ending ----------------------------------------------------------------------------------------------------------
+
+    def commit(self) -> Steps:
+        """
+        :raises OutcomeUnknown: COMMIT was sent, and never answered, or answered without the replicas.
+        :raises BlockRolledBack: PostgreSQL rolled back instead.
+        :raises DeadlineExceeded: there was no time left to send it.
+        """
+        connection, status = self.connection, self.connection.pgconn.transaction_status
+        if self.deadline.left() <= 0:
+            self.pool.drop(connection)
+            raise self.guide.late(self.aim, "the end of its write block", self.deadline)
+        if status not in (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.IDLE):
+            self.pool.drop(connection)  # it broke, or is still sending, and the error was caught
+            raise rolled_back(self.aim)
+        try:
+            results: list[PGresult] = yield Say(RESET if status == TransactionStatus.IDLE else COMMIT)
+        except (Exception, asyncio.CancelledError) as error:
+            self.guide.failed(self.route.name, silent=False)
+            self.pool.drop(connection)
+            raise unknown(self.aim, self.route, str(error).strip() or type(error).__name__) from error
+        except BaseException:
+            self.pool.drop(connection)
+            raise
+        answer = read_answer(results)
+        if connection.unreplicated or not answer.clean:
+            self.pool.drop(connection)
+        else:
+            self.pool.give(connection)
+        if connection.unreplicated:
+            raise unknown(self.aim, self.route, "the replicas did not confirm it")
+        if answer.error is not None:
+            raise answer.error
+        if status != TransactionStatus.IDLE and answer.tag != "COMMIT":
+            raise rolled_back(self.aim)
+        self.guide.wrote(self.aim.shard, (yield Mark()))
+
+    def fail(self, error: BaseException) -> Steps:
+        """Roll back; then raise what the caller's ``error`` means, where that is another one."""
+        self._look_at(error)
+        yield from self.undo(error)
+        told = self._translated(error)
+        if told is error and self.aim.role == "write" and getattr(error, "sqlstate", None) in REFUSED:
+            told = yield Ask(error)
+        if told is not error:
+            raise told from error
+
+    def undo(self, error: BaseException | None = None) -> Steps:
+        """Roll back and give the connection back. :param error: None: a read has ended."""
+        connection, status = self.connection, self.connection.pgconn.transaction_status
+        known = status in (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.IDLE)
+        if not known or (error is not None and not isinstance(error, Exception)):
+            self.pool.drop(connection)
+            return
+        connection.deadline = Deadline.after(RESET_SECONDS)
+        try:
+            results: list[PGresult] = yield Say(RESET if status == TransactionStatus.IDLE else ROLLBACK)
+        except (psycopg.Error, DeadlineExceeded):
+            self.pool.drop(connection)
+            return
+        except BaseException:
+            self.pool.drop(connection)
+            raise
+        if read_answer(results).clean and not connection.unreplicated:
+            self.pool.give(connection)
+        else:
+            self.pool.drop(connection)
+
+    def _look_at(self, error: BaseException) -> None:
+        """Have the router look again where ``error`` says that the node is not what it was."""
+        if not isinstance(error, (psycopg.Error, DeadlineExceeded)):
+            return
+        wrong_role = self.aim.role == "write" and getattr(error, "sqlstate", None) in NOT_WRITABLE
+        if self.connection.closed or wrong_role:
+            self.guide.failed(self.route.name, silent=self.connection.late and self.aim.role == "read")
+
+    def _translated(self, error: BaseException) -> BaseException:
+        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction) and self.aim.role == "read":
+            return write_in_read(self.aim, error)
+        if isinstance(error, DeadlineExceeded) and self.connection.late:
+            return self.guide.late(self.aim, f"a statement of a {self.aim.role} block on {self.route.node}", self.deadline)
+        return error

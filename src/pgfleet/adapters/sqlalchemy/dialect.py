@@ -1,0 +1,124 @@
+"""SQLAlchemy's asyncpg dialect, which tells a COMMIT that is not known, a write in a read, and an answer that came too late.
+
+One of it belongs to one engine, and an engine to one node and role.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar
+
+import asyncpg
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.util import await_only
+
+from pgfleet.client.guide import REFUSED, Aim, Guide
+from pgfleet.errors import BlockRolledBack, DeadlineExceeded, OutcomeUnknown, PgfleetError, WriteInRead
+from pgfleet.names import NodeName
+from pgfleet.routing.route import Role
+from pgfleet.runtime.clock import Deadline
+from pgfleet.runtime.sql import Connection
+
+
+class Lent(Connection):
+    """A connection that a session has. ``deadline``: of every call; None: none. ``aim``: what its transaction is for.
+    ``trouble``: the last error on it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.deadline: Deadline | None = None
+        self.aim: Aim | None = None
+        self.trouble: BaseException | None = None
+
+    def use(self, statement: str) -> None:
+        """Note what ``statement`` may leave in the session; SQLAlchemy sends prepared ones past everybody who looks."""
+        if not self.touched:
+            self.touched = self._touches(statement)
+
+    @property
+    def _config(self) -> Any:
+        # asyncpg reads its command_timeout here for every call, and refuses at once when it is not above zero.
+        given = self._given
+        return given if self.deadline is None else given._replace(command_timeout=self.deadline.left())
+
+    @_config.setter
+    def _config(self, given: Any) -> None:
+        self._given = given
+
+
+class Dialect(PGDialect_asyncpg):
+    """``node`` and ``role``: whose and what for; set once, with the fleet's guide, by the engine's maker."""
+
+    supports_statement_cache = True
+    node: NodeName
+    role: Role
+    guide: Guide
+
+    #: SQLSTATEs by which a server says that it is no primary (any more).
+    NOT_WRITABLE: ClassVar = frozenset({"25006"})
+
+    def do_execute(self, cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
+        cursor._connection.use(statement)
+        try:
+            super().do_execute(cursor, statement, parameters, context)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            raise self._told(cursor._connection, error) from error
+
+    def do_executemany(self, cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
+        cursor._connection.use(statement)
+        try:
+            super().do_executemany(cursor, statement, parameters, context)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            raise self._told(cursor._connection, error) from error
+
+    def do_commit(self, dbapi_connection: Any) -> None:
+        driver: Lent = dbapi_connection.driver_connection
+        driver.last_status = ""
+        try:
+            super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]
+        except (Exception, asyncio.CancelledError) as error:
+            driver.trouble = error
+            if self.role == "write" and (driver.is_closed() or driver.unreplicated or _late(error)):
+                driver.terminate()
+                self._doubt(error)
+                raise self._unknown(str(error).strip() or type(error).__name__) from error
+            raise
+        if self.role == "read":
+            return
+        if driver.unreplicated:
+            driver.terminate()  # its session is not to be lent again
+            raise self._unknown("the replicas did not confirm it")
+        if driver.last_status == "ROLLBACK":
+            raise BlockRolledBack(f"a statement of the transaction on {self.node.shard} had failed, so PostgreSQL rolled it back")
+
+    def _told(self, driver: Lent, error: Exception) -> Exception:
+        driver.trouble = error
+        state = getattr(error, "sqlstate", None)
+        if self.role == "read" and state == "25006":
+            message = f"a statement that writes was sent to read on {self.node.shard}"
+            return WriteInRead(message, seen=[str(error)], hint="session.using(..., write=True)")
+        if self.role == "write" and state in REFUSED and driver.aim is not None:
+            return await_only(self._refused(driver.aim, error))
+        if driver.is_closed() or _late(error) or state in self.NOT_WRITABLE:
+            self._doubt(error)
+        if _late(error):
+            allowed = driver.deadline.allowed if driver.deadline is not None else 0.0
+            seen = [f"waited for: a statement on {self.node.member}"]
+            return DeadlineExceeded(f"{self.node.shard} did not answer within {allowed:g} s", seen=seen)
+        return error
+
+    async def _refused(self, aim: Aim, error: Exception) -> Exception:
+        told = await self.guide.refused(aim, error, self.guide.deadline(None))
+        assert isinstance(told, Exception)  # noqa: S101 - one of ours
+        return told
+
+    def _doubt(self, error: BaseException) -> None:
+        """Have the router look again: the connection ended, or the node is not what it was."""
+        self.guide.failed(self.node, silent=isinstance(error, TimeoutError) and self.role == "read")
+
+    def _unknown(self, said: str) -> PgfleetError:
+        return OutcomeUnknown(f"a write to {self.node} was sent and its outcome is not known", seen=[said])
+
+
+def _late(error: BaseException) -> bool:
+    return isinstance(error, (TimeoutError, asyncio.CancelledError)) and not isinstance(error, asyncpg.PostgresError)

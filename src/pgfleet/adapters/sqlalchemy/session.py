@@ -1,0 +1,205 @@
+"""SQLAlchemy sessions whose binds follow the route: a near replica to read, the primary to write."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.util import await_only
+
+from pgfleet.adapters.sqlalchemy.dialect import Dialect, Lent
+from pgfleet.adapters.sqlalchemy.engines import Engines, NodeEngine
+from pgfleet.client.borrowing import PAUSE
+from pgfleet.client.fleet import Fleet
+from pgfleet.client.guide import Aim, Guide
+from pgfleet.client.observing import Call
+from pgfleet.errors import CannotConnect, CrossShardWrite, FleetClosed, PlacementError
+from pgfleet.names import NodeName
+from pgfleet.routing.hashing import Key
+from pgfleet.routing.route import Role
+from pgfleet.runtime.clock import Deadline
+
+
+@dataclass(slots=True)
+class _Part:
+    """A shard that the transaction under way takes part in, in one role."""
+
+    engine: NodeEngine
+    deadline: Deadline
+    aim: Aim
+    epoch: int
+    call: Call
+    connections: list[Lent] = field(default_factory=list)
+
+
+class RoutedSession(Session):
+    """What :class:`FleetSession` has inside. Its binds are worked out when a transaction first needs one, and stay for the
+    rest of it: a transaction does not wander."""
+
+    guide: Guide
+    engines: Engines
+    use: tuple[Aim, float | None] | None = None
+
+    def __init__(self, *args: Any, guide: Guide, engines: Engines, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.guide, self.engines = guide, engines
+        self.parts: dict[tuple[str, Role], _Part] = {}
+
+    def get_bind(
+        self, mapper: Any = None, *, clause: Any = None, bind: Engine | Connection | None = None, **more: Any
+    ) -> Engine | Connection:
+        """:raises PlacementError: ``using`` was not called.
+        :raises CrossShardWrite: the transaction writes to another shard already.
+        :raises DeadlineExceeded: nobody could be asked.
+        """
+        if bind is not None:
+            return bind
+        if self.use is None:
+            raise PlacementError("this session was not told which rows it is for", hint='session.using("questions", key="PMP")')
+        aim, seconds = self.use
+        part = self.parts.get((aim.shard, aim.role))
+        if part is None:
+            for shard, role in self.parts:
+                if aim.role == role == "write":
+                    message = f"this transaction writes to {shard}, and cannot write to {aim.shard} too"
+                    raise CrossShardWrite(message, hint="await session.commit() first")
+            part = await_only(self._part(aim, seconds))
+            self.parts[aim.shard, aim.role] = part
+        return part.engine.engine.sync_engine
+
+    async def _part(self, aim: Aim, seconds: float | None) -> _Part:
+        guide, deadline = self.guide, self.guide.deadline(seconds)
+        call = guide.observing.call("transaction", aim.table, aim.shard)
+        call.__enter__()
+        avoid: set[NodeName] = set()
+        try:
+            while True:
+                route = await guide.find(aim, deadline, call, avoid)
+                one = self.engines.of(route)
+                try:
+                    if not one.ready:
+                        await one.try_out(deadline)
+                except CannotConnect as error:
+                    guide.failed(route.name, silent=aim.role == "read")
+                    if deadline.left() <= 0:
+                        raise guide.late(aim, error.message, deadline) from error
+                    avoid.add(route.name)
+                    call.retried()
+                    if aim.role == "write":
+                        await asyncio.sleep(min(PAUSE, max(0.0, deadline.left())))
+                except TimeoutError as error:
+                    raise guide.late(aim, f"a free connection to {route.node}", deadline) from error
+                else:
+                    call.at(route.name, route)
+                    return _Part(one, deadline, aim, route.epoch, call)
+        except BaseException as error:
+            call.__exit__(type(error), error, error.__traceback__)
+            raise
+
+
+@event.listens_for(RoutedSession, "after_begin")
+def _began(session: RoutedSession, transaction: SessionTransaction, connection: Connection) -> None:
+    dialect = connection.dialect
+    if transaction.nested or not isinstance(dialect, Dialect):
+        return
+    part = session.parts.get((dialect.node.shard, dialect.role))
+    driver: Any = connection.connection.driver_connection
+    if part is None or not isinstance(driver, Lent):
+        return
+    driver.deadline, driver.aim = part.deadline, part.aim
+    part.connections.append(driver)
+    if dialect.role == "write":
+        # Which key it is for and under which map, for the shard's guards; gone with the transaction.
+        claims = [("pgfleet.key", part.aim.claim)] + ([("pgfleet.epoch", str(part.epoch))] if part.epoch else [])
+        said = ", ".join(f"set_config('{name}', ${at}, true)" for at, (name, _) in enumerate(claims, 1))
+        connection.exec_driver_sql(f"select {said}", tuple(value for _, value in claims))
+        driver.touched = False  # what is set for a transaction goes with it
+
+
+@event.listens_for(RoutedSession, "after_commit")
+def _committed(session: RoutedSession) -> None:
+    for (shard, role), part in session.parts.items():
+        if role == "write" and part.connections:
+            # This caller's reads must see as far, whichever adapter they go through.
+            session.guide.wrote(shard, await_only(session.guide.position(part.engine.node)))
+
+
+@event.listens_for(RoutedSession, "after_transaction_end")
+def _ended(session: RoutedSession, transaction: SessionTransaction) -> None:
+    if transaction.parent is not None:
+        return
+    parts, session.parts = session.parts, {}
+    for part in parts.values():
+        error = next((driver.trouble for driver in part.connections if driver.trouble is not None), None)
+        part.call.__exit__(type(error) if error is not None else None, error, None)
+
+
+class FleetSession(AsyncSession):
+    """An ``AsyncSession`` that is told which rows a transaction is for, and finds the node by itself.
+
+    Reads are READ ONLY everywhere. One transaction may read from several shards and write to one.
+    """
+
+    sync_session_class = RoutedSession
+    sync_session: RoutedSession
+
+    def using(
+        self, table: str, *, key: Key, second: Key | None = None, write: bool = False, deadline: float | None = None,
+        max_staleness: float | str | None = None,
+    ) -> Self:  # fmt: skip
+        """What follows is for rows of ``key``: until it is called again, also in later transactions.
+
+        :param write: on the primary. :param deadline: seconds for a transaction, from its first statement on.
+        :param max_staleness: seconds (or ``2 s``) that a replica may be behind; None: any, if it has this caller's writes.
+        :raises PlacementError: the table, or the key, has no place.
+        """
+        session = self.sync_session
+        role: Role = "write" if write else "read"
+        session.use = session.guide.aim(table, key=key, second=second, role=role, max_staleness=max_staleness), deadline
+        return self
+
+
+class FleetSessions:
+    """Makes sessions of a fleet that is open; used in ``async with``.
+
+    :param fleet: made by :func:`pgfleet.connect`; it outlives this.
+    :param size: connections to one node at most, for reads and for writes each.
+    :param engine: as ``create_async_engine`` takes them.
+    :param more: as ``AsyncSession`` takes them. Objects stay readable after a commit (``expire_on_commit=False``) unless it
+        says otherwise: reading them anew would need a route.
+    """
+
+    def __init__(self, fleet: Fleet, *, size: int = 10, engine: dict[str, Any] | None = None, **more: Any) -> None:
+        self._fleet, self._size, self._engine = fleet, size, engine or {}
+        self._more = {"expire_on_commit": False} | more
+        self._guide: Guide | None = None
+        self.engines: Engines | None = None
+
+    async def __aenter__(self) -> Self:
+        self._guide = Guide(self._fleet)
+        self.engines = Engines(self._guide, size=self._size, more=self._engine)
+        await self.engines.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        engines, self.engines = self.engines, None
+        if engines is not None:
+            await engines.__aexit__()
+
+    def __call__(self) -> FleetSession:
+        """A session; used in ``async with``."""
+        if self.engines is None or self._guide is None:
+            raise FleetClosed("this fleet is not open", hint="async with FleetSessions(fleet) as sessions:")
+        return FleetSession(guide=self._guide, engines=self.engines, **self._more)
+
+    def using(
+        self, table: str, *, key: Key, second: Key | None = None, write: bool = False, deadline: float | None = None,
+        max_staleness: float | str | None = None,
+    ) -> FleetSession:  # fmt: skip
+        """A session for rows of ``key``; as :meth:`FleetSession.using`."""
+        made = self()
+        return made.using(table, key=key, second=second, write=write, deadline=deadline, max_staleness=max_staleness)
