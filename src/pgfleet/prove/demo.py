@@ -78,7 +78,7 @@ async def demo(asked: Options, show: Show) -> None:
             if asked.state is None:
                 await asyncio.to_thread(shutil.rmtree, root)
     if asked.keep:
-        _say_how_to_look(stage, show)
+        _say_how_to_look(stage, show, temporary=asked.state is None)
     if asked.json:
         show.document(document)
     if not document["kept"]:
@@ -229,7 +229,7 @@ def _command(stage: Stage) -> str:
     return f".venv/bin/pgfleet -f {_name(stage.file)} --state {stage.root}"
 
 
-def _say_how_to_look(stage: Stage, show: Show) -> None:
+def _say_how_to_look(stage: Stage, show: Show, *, temporary: bool) -> None:
     shard = next(iter(stage.fleet.shards))
     pooler = stage.book.poolers[0]
     command = _command(stage)
@@ -242,7 +242,7 @@ def _say_how_to_look(stage: Stage, show: Show) -> None:
         f'PGPASSWORD="$(cat {password})" {psql}',
         f"{command} switchover {shard}",
         f"{command} log",
-        f"{command} destroy --yes",
+        f"{command} destroy --yes" + (f" && rm -r {stage.root}" if temporary else ""),
     ):
         show.say(f"  {line}")
 
