@@ -60,3 +60,26 @@ def test_what_was_read_from_a_primary_is_held_by_every_later_one(ends: list[int]
         now = Lineage(later, dict(enumerate(ends[: later - 1], 1)), 5)
         assert judge(inside, now) == Held(inside.lsn)
         assert isinstance(judge(beyond, now), Lost)
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=2, max_size=6, unique=True), st.data())
+def test_what_is_read_before_the_promotion_is_noted_is_never_called_lost(ends: list[int], data: st.DataObject) -> None:
+    """Patroni notes where a timeline ended a second or two after the next began: writes are acknowledged meanwhile."""
+    ends = sorted(ends)
+    timeline = data.draw(st.integers(2, len(ends)))
+    noted = data.draw(st.integers(0, timeline - 1))
+    early = Lineage(timeline, dict(enumerate(ends[:noted], 1)), 5)
+    position = early.position(timeline, data.draw(st.integers(ends[timeline - 2], ends[timeline - 1])))
+    for later in range(timeline, len(ends) + 2):
+        for told in range(noted, later):
+            verdict = judge(position, Lineage(later, dict(enumerate(ends[:told], 1)), 5))
+            assert not isinstance(verdict, Lost)
+            if told == later - 1:
+                assert verdict == Held(position.lsn)
+
+
+def test_where_a_timeline_begins_is_not_guessed() -> None:
+    """As it was seen: 4 is being written, the newest end that is noted is that of 2."""
+    assert Lineage(4, {1: 1000, 2: 2000}).begin(4) == 0
+    assert Lineage(4, {1: 1000, 2: 2000, 3: 3000}).begin(4) == 3000
+    assert Lineage(5, {1: 1000, 4: 3000}).begin(4) == 1000, "4 is an ancestor, and 1 the one before it"

@@ -4,7 +4,8 @@ written on, in the inserting statement: what timeline a write belongs to is then
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -19,6 +20,9 @@ INSERT = (
     "insert into questions (subject, id, stem, choices, answer, difficulty, explanation) values"
     " ({}, {}, {}, {}, {}, {}, 'timeline ' || substring(pg_walfile_name(pg_current_wal_lsn()) for 8))"
 )
+
+#: The same, made to tell how often it was done: a second time adds its timeline to the row that is there.
+COUNTED = INSERT + " on conflict (subject, id) do update set explanation = questions.explanation || ', ' || excluded.explanation"
 
 ROW = re.compile(r"timeline ([0-9A-F]{8})")
 CHOICES = ["before the fault", "after it", "on both timelines", "on none"]
@@ -52,6 +56,23 @@ async def read_back(book: AddressBook, acks: Iterable[Ack], subjects: Mapping[st
                 found |= {row["id"]: _timeline(row) for row in rows}
         finally:
             connection.terminate()
+    return found
+
+
+async def applied(connection: asyncpg.Connection[Any], subjects: Sequence[str]) -> dict[UUID, tuple[int, ...]]:
+    """Every row of :data:`COUNTED` that a shard has: the timeline of each time it was done.
+
+    :param connection: to the shard's primary. :param subjects: those that were written to there.
+    """
+    found: dict[UUID, tuple[int, ...]] = {}
+    for subject in subjects:
+        last = UUID(int=0)
+        while rows := await connection.fetch(
+            "select id, explanation from questions where subject = $1 and id > $2 order by id limit $3", subject, last, BATCH
+        ):
+            last = rows[-1]["id"]
+            written = ((row["id"], ROW.findall(row["explanation"])) for row in rows)
+            found |= {row: tuple(int(word, 16) for word in words) for row, words in written if words}
     return found
 
 

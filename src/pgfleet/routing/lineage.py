@@ -26,9 +26,13 @@ class Lineage:
     system: int = 0
 
     def begin(self, timeline: int) -> int:
-        """The LSN at which ``timeline`` begins; 0 = not known, or the first."""
-        before = [t for t in self.ends if t < timeline]
-        return self.ends[max(before)] if before else 0
+        """The LSN at which ``timeline`` begins; 0 = not known, or the first.
+
+        Where its predecessor ended is noted a second or two after a promotion. Until then the last end that is known is that of
+        an older one: only what is an ancestor itself, or follows one by number, is known to begin there.
+        """
+        before = max((t for t in self.ends if t < timeline), default=0)
+        return self.ends[before] if before and (timeline in self.ends or before == timeline - 1) else 0
 
     def position(self, timeline: int, lsn: int) -> Position:
         """A position that was read from the primary on ``timeline``."""

@@ -22,6 +22,9 @@ RUNS = {
     "stop": "a primary that hangs, and comes back",
     "switchover": "a planned change of the primary under load, and where each second goes",
     "reads": "a read-mostly load: who answers, how fast",
+    "read-your-writes": "100,000 writes, each read back at once from replicas that lag; and through faults",
+    "storm": "200 kills, stops and switchovers under eight processes: nothing lost, doubled, or said wrongly",
+    "tasks": "what 5,000 idle and 500 busy tasks cost, and ten minutes of churn leave behind",
     "startup": "how long the command line takes to say something",
 }
 Run = Callable[[Show, int | None], Coroutine[Any, Any, Page]]

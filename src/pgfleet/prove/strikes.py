@@ -1,0 +1,59 @@
+"""Which faults a storm consists of, drawn from a seed, and how long nobody wrote around each. Pure."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pgfleet.prove.evidence import longest_gap
+
+#: Confirmed deaths: the keeper sees that the node has ended, and says so to those who elect.
+DEATHS = ("crash", "patroni", "postmaster")
+KINDS = (*DEATHS, "stop", "switchover")
+#: Seconds that a stopped node stays so, from and to: on both sides of the keeper's patience with a stopped primary.
+STOP_SHORTEST, STOP_LONGEST = 1.0, 5.0
+#: Seconds before a fault in which a last write surely was acknowledged.
+LEAD = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """One fault on the primary of ``shard``. :param seconds: how long it is stopped; 0 where nothing is."""
+
+    shard: str
+    kind: str
+    seconds: float = 0.0
+
+
+def draw(seed: int, count: int, shards: Sequence[str], at_once: int = 2) -> list[tuple[Strike, ...]]:
+    """``count`` faults, every kind as often as any other (one more of some), in groups of ``at_once`` on different shards.
+
+    The same for the same arguments.
+
+    :raises ValueError: there are fewer shards than are struck at once.
+    """
+    if at_once > len(shards):
+        raise ValueError(f"{at_once} of {len(shards)} shards cannot be struck at once")
+    chance = random.Random(seed)
+    kinds = [KINDS[number % len(KINDS)] for number in range(count)]
+    chance.shuffle(kinds)
+    found = []
+    while kinds:
+        struck = [(shard, kinds.pop()) for shard in chance.sample(list(shards), min(at_once, len(kinds)))]
+        found.append(tuple(Strike(shard, kind, _seconds(kind, chance)) for shard, kind in struck))
+    return found
+
+
+def _seconds(kind: str, chance: random.Random) -> float:
+    return round(chance.uniform(STOP_SHORTEST, STOP_LONGEST), 1) if kind == "stop" else 0.0
+
+
+def gap_around(times: Sequence[float], at: float, until: float) -> float:
+    """Seconds: the longest interval in which nobody's write was acknowledged, from just before ``at`` to ``until``; infinite
+    where there was none at all.
+
+    :param times: of acknowledgements on the shard, sorted.
+    """
+    return longest_gap(times[bisect_left(times, at - LEAD) : bisect_right(times, until)], until).seconds
