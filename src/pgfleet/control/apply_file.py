@@ -11,12 +11,12 @@ from importlib.resources import files
 
 import asyncpg
 
-from pgfleet.control.commit import commit
 from pgfleet.control.journal import Journal
 from pgfleet.control.pace import Pace
 from pgfleet.errors import CommitUnanswered
 from pgfleet.plan.migrations import Migration
 from pgfleet.plan.statements import Statement, place
+from pgfleet.runtime.commit import commit
 from pgfleet.runtime.sql import Connection
 from pgfleet.units import format_duration
 
