@@ -18,6 +18,8 @@ from pgfleet.routing.ownership import Owned, Ownership, Share
 _LONGEST_NAME = 63
 #: So many keys are compared one after another; more are looked for in a JSON object, whose keys PostgreSQL keeps sorted.
 _FEW = 8
+#: Compared as they are, whatever the column's collation would call equal.
+_KEY = '(key collate "C")'
 
 
 def owns_function(table: str) -> str:
@@ -115,13 +117,13 @@ def _any(owned: Owned | None) -> str:
 def _cases(owned: Owned, spread: dict[str, str]) -> str:
     here = [key for key, share in owned.named.items() if share is not None and share.whole]
     away = [key for key, share in owned.named.items() if share is None]
-    others = _bucket(owned.others, "key") if owned.others is not None else "false"
+    others = _bucket(owned.others, _KEY) if owned.others is not None else "false"
     lines = []
     if here:
         lines.append(f"when {_among(here)} then true")
     if away:
         lines.append(f"when {_among(away)} then false")
-    lines += [f"when key = {literal(key)} then {said}" for key, said in spread.items()]
+    lines += [f"when {_KEY} = {literal(key)} then {said}" for key, said in spread.items()]
     if not lines:
         return others
     return "case\n" + "\n".join(lines) + f"\nelse {others} end"
@@ -141,7 +143,7 @@ def _bucket(share: Share, expression: str) -> str:
 
 def _among(keys: Sequence[str]) -> str:
     if len(keys) <= _FEW:
-        return f"key in ({', '.join(literal(key) for key in keys)})"
+        return f"{_KEY} in ({', '.join(literal(key) for key in keys)})"
     document = json.dumps(dict.fromkeys(keys, 0), ensure_ascii=False, separators=(",", ":"))
     return f"{literal(document)}::jsonb ? key"
 

@@ -30,8 +30,9 @@ create table if not exists pgfleet.placed (
     owns     text   not null  -- the function in this schema that judges its rows
 );
 
+-- Whatever default privileges there are.
+revoke all on pgfleet.placement, pgfleet.placed, pgfleet.gate from public, :"app", :"monitor";
 grant select on pgfleet.placement, pgfleet.placed to :"app", :"monitor";
-revoke all on pgfleet.gate from public, :"app", :"monitor";
 
 -- SQLSTATE PF001: opened under an old map. PF002: a key that is not this shard's.
 create or replace function pgfleet.refuse(state text, relation text, key text, message text) returns void
@@ -123,6 +124,7 @@ from (
     group by p.relation, c.oid, p.key, p.owns
 ) t;
 
+revoke all on pgfleet.guarding from public, :"app", :"monitor";
 grant select on pgfleet.guarding to :"monitor";
 
 -- Tables whose guards are missing, disabled or made for another map, and tables that have guards and are no longer placed.
