@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
-from tests.engines.scratch import Shards
+from tests.engines.scratch import SET_UP, Shards
 
-from pgfleet.control.connect import tls
 from pgfleet.providers.ownership import Patience, change_map
 from pgfleet.providers.schema.statements import Roles, scripts
 from pgfleet.routing.placement import Placement
@@ -30,25 +30,30 @@ create table audit_logs_p2 partition of audit_logs for values from ('2025-01-01'
 
 
 async def prepare(shards: Shards, tables: str = TABLES) -> None:
-    """What ``prepare_shard`` does, without a provider: the schema pgfleet on every shard, made by its owner; then ``tables``."""
-    shards.empty()
+    """A new database on every server with what ``prepare_shard`` makes, without a provider: the schema pgfleet, made by its
+    owner; then ``tables``. The first one made is kept, and copied the next time."""
     for name, server in shards.servers.items():
+        kept = f"kept_{hashlib.sha256(tables.encode()).hexdigest()[:16]}"
+        async with session(shards, name, "postgres", database="postgres") as admin:
+            known = await admin.fetchval("select true from pg_database where datname = $1", kept)
+            await admin.execute("drop database if exists app with (force)")
+            if known:
+                await admin.execute(f"create database app template {kept} owner pgfleet_owner")
+                continue
+        shards.servers[name].psql("create database app owner pgfleet_owner")
+        server.psql(SET_UP[SET_UP.index("alter schema") :], "app")
         server.psql(
-            "create schema pgfleet authorization pgfleet_owner;"
-            "grant usage on schema pgfleet to pgfleet_app, pgfleet_monitor;"
-            "alter default privileges for role pgfleet_owner in schema pgfleet"
-            " grant select on tables to pgfleet_app, pgfleet_monitor;",
+            "create schema pgfleet authorization pgfleet_owner;grant usage on schema pgfleet to pgfleet_app, pgfleet_monitor;",
             "app",
         )
-        connection = await shards.connect(name)
-        try:
+        async with session(shards, name, "pgfleet_owner") as connection:
             for script in scripts(ROLES):
                 await connection.execute(script)
             await connection.execute("insert into pgfleet.shard (fleet, shard, prepared) values ('f', $1, '')", name)
             if tables:
                 await connection.execute(tables)
-        finally:
-            await connection.close()
+        async with session(shards, name, "postgres", database="postgres") as admin:
+            await admin.execute(f"create database {kept} template app owner pgfleet_owner")
 
 
 def reach_of(shards: Shards, opened: Callable[[Connection], Connection] = lambda it: it) -> Callable[[str], Any]:
@@ -74,11 +79,11 @@ async def put(shards: Shards, placement: Placement, patience: Patience = QUICK) 
 
 @asynccontextmanager
 async def session(
-    shards: Shards, shard: str, role: str = "pgfleet_app", settings: Mapping[str, str] | None = None
+    shards: Shards, shard: str, role: str = "pgfleet_app", settings: Mapping[str, str] | None = None, database: str = "app"
 ) -> AsyncIterator[asyncpg.Connection[Any]]:
     """A client's session. ``settings``: such as pgfleet.epoch, sent with the start-up packet."""
     connection: asyncpg.Connection[Any] = await asyncpg.connect(
-        host="127.0.0.1", port=shards.servers[shard].port, user=role, password=role, database="app", ssl=tls(shards.folder),
+        host="127.0.0.1", port=shards.servers[shard].port, user=role, password=role, database=database,
         server_settings=dict(settings or {}), timeout=10, command_timeout=30,
     )  # fmt: skip
     try:

@@ -19,7 +19,7 @@ _LONGEST_NAME = 63
 #: So many keys are compared one after another; more are looked for in a JSON object, whose keys PostgreSQL keeps sorted.
 _FEW = 8
 #: Compared as they are, whatever the column's collation would call equal.
-_KEY = '(key collate "C")'
+_KEY = '(key collate pg_catalog."C")'
 
 
 def owns_function(table: str) -> str:
@@ -73,24 +73,23 @@ def _holds(held: Sequence[Ownership]) -> str:
         tables.setdefault(owned.root, []).append(table)
     lines = [
         "declare",
-        "root constant text := split_part(claim, ':', 1);",
-        "key constant text := substr(claim, length(root) + 2);",
+        "root constant pg_catalog.text := pg_catalog.split_part(claim, ':', 1);",
+        "key constant pg_catalog.text := pg_catalog.substr(claim, pg_catalog.strpos(claim, ':') operator(pg_catalog.+) 1);",
+        "begin",
     ]
-    lines.append("begin")
     for root, names in tables.items():
         each = [f"({_any(ownership.get(names[0]))})" for ownership in held]
-        among = ", ".join(literal(name) for name in names)
-        lines.append(f"if root = {literal(root)} and relation in ({among}) then return {' and '.join(each)}; end if;")
+        lines.append(f"if {_one_of('root', [root])} and {_one_of('relation', names)} then return {' and '.join(each)}; end if;")
     lines += ["return null;", "end"]
     return _function("pgfleet.holds(relation text, claim text)", "\n".join(lines))
 
 
 def _function(head: str, body: str) -> str:
+    """PL/pgSQL keeps the plan of an expression in the session; an SQL function's is made anew for each statement, which costs
+    more than all the rest where keys are many or hashed. No search path is set, which would cost as much again: every name
+    is qualified instead."""
     tag = next(tag for tag in _tags() if f"${tag}$" not in body)
-    return (
-        f"create or replace function {head} returns boolean language plpgsql stable parallel safe"
-        f"\nset search_path = pg_catalog, pg_temp as ${tag}$\n{body}\n${tag}$;"
-    )
+    return f"create or replace function {head} returns boolean language plpgsql stable parallel safe as ${tag}$\n{body}\n${tag}$;"
 
 
 def _tags() -> Iterator[str]:
@@ -123,7 +122,7 @@ def _cases(owned: Owned, spread: dict[str, str]) -> str:
         lines.append(f"when {_among(here)} then true")
     if away:
         lines.append(f"when {_among(away)} then false")
-    lines += [f"when {_KEY} = {literal(key)} then {said}" for key, said in spread.items()]
+    lines += [f"when {_one_of(_KEY, [key])} then {said}" for key, said in spread.items()]
     if not lines:
         return others
     return "case\n" + "\n".join(lines) + f"\nelse {others} end"
@@ -131,21 +130,30 @@ def _cases(owned: Owned, spread: dict[str, str]) -> str:
 
 def _of_spread(share: Share) -> str:
     column = literal(share.column or "")
-    return f"case when seconds ? {column} then {_bucket(share, f'seconds ->> {column}')} else true end"
+    of_it = _bucket(share, f"pg_catalog.jsonb_object_field_text(seconds, {column})")
+    return f"case when pg_catalog.jsonb_exists(seconds, {column}) then {of_it} else true end"
 
 
 def _bucket(share: Share, expression: str) -> str:
     if share.whole:
         return f"{expression} is not null"
-    at = ", ".join(str(number) for number in sorted(share.at))
-    return f"mod({bucket_sql(expression, share.buckets)}, {share.step}) in ({at})"
+    at = ",".join(str(number) for number in sorted(share.at))
+    rest = f"pg_catalog.mod({bucket_sql(expression, share.buckets)}, {share.step})"
+    return f"{rest} operator(pg_catalog.=) any ('{{{at}}}'::pg_catalog.int4[])"
 
 
 def _among(keys: Sequence[str]) -> str:
     if len(keys) <= _FEW:
-        return f"{_KEY} in ({', '.join(literal(key) for key in keys)})"
+        return _one_of(_KEY, keys)
     document = json.dumps(dict.fromkeys(keys, 0), ensure_ascii=False, separators=(",", ":"))
-    return f"{literal(document)}::jsonb ? key"
+    return f"pg_catalog.jsonb_exists({literal(document)}::pg_catalog.jsonb, key)"
+
+
+def _one_of(expression: str, texts: Sequence[str]) -> str:
+    if len(texts) == 1:
+        return f"{expression} operator(pg_catalog.=) {literal(texts[0])}"
+    listed = ", ".join(literal(text) for text in texts)
+    return f"{expression} operator(pg_catalog.=) any (array[{listed}]::pg_catalog.text[])"
 
 
 def literal(text: str) -> str:

@@ -39,50 +39,73 @@ create or replace function pgfleet.refuse(state text, relation text, key text, m
     language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     known   pgfleet.placement;
-    settled boolean;
     shard   text := (select s.shard from pgfleet.shard s);
 begin
     select * into known from pgfleet.placement;
-    settled := known.narrowed = '{}';
     raise exception using
         errcode = state,
         message = format('shard %s %s', shard, message),
         detail = json_build_object(
-            'shard', shard, 'epoch', known.epoch, 'since', known.since, 'settled', settled, 'table', relation, 'key', key
+            'shard', shard, 'epoch', known.epoch, 'since', known.since, 'settled', known.narrowed = '{}',
+            'table', relation, 'key', key
         ),
         hint = 'Read the map of keys again, from etcd or from pgfleet.placement of any shard.',
         schema = 'public', table = relation;
 end $$;
 
--- Stable, so that it sees what the statement sees that fired it: a statement that began before this shard owned what it owns now
--- may miss rows that came with the change, and must not say that it found none.
+-- Every guarded statement comes through here, so it is one lock and one query, and no setting is changed on the way: all names
+-- are qualified, operators by the functions behind them. Stable, so that it sees what the statement sees that fired it.
 create or replace function pgfleet.guard_statement() returns trigger
-    language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+    language plpgsql stable security definer as $$
 declare
-    relation constant text := tg_argv[0];
-    epoch    constant text := current_setting('pgfleet.epoch', true);
-    claim             text := current_setting('pgfleet.key', true);
-    here     pgfleet.gate;
+    refused pg_catalog.bool;
 begin
-    perform pg_advisory_xact_lock_shared(1885824512, 1);
-    select * into here from pgfleet.gate;
-    if epoch <> '' and epoch::bigint < here.since then
-        perform pgfleet.refuse(
-            'PF001', relation, null, format('owns other keys since epoch %s, this was sent under %s', here.since, epoch)
-        );
+    -- IF, because PERFORM would be another query.
+    if pg_catalog.pg_advisory_xact_lock_shared(1885824512, 1) is null then
+        return null;
     end if;
-    if here.turn is distinct from pgfleet.turn() then
-        if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
-            raise exception 'could not serialize access due to a change of what this shard owns' using
-                errcode = 'serialization_failure', hint = 'The transaction might succeed if retried.';
-        end if;
-        perform pgfleet.refuse('PF001', relation, null, 'owns other keys since this statement began');
-    end if;
-    if claim <> '' and not pgfleet.holds(relation, claim) then
-        claim := substr(claim, strpos(claim, ':') + 1);
-        perform pgfleet.refuse('PF002', relation, claim, format('does not own %L of %s', claim, relation));
+    select
+        pg_catalog.int8ne(g.turn, pgfleet.turn())
+        or case
+            when pg_catalog.textne(pg_catalog.current_setting('pgfleet.epoch', true), '')
+            then pg_catalog.int8lt(pg_catalog.current_setting('pgfleet.epoch', true)::bigint, g.since)
+            else false
+        end
+        or case
+            when pg_catalog.textne(pg_catalog.current_setting('pgfleet.key', true), '')
+            then pgfleet.holds(tg_argv[0], pg_catalog.current_setting('pgfleet.key', true)) is false
+            else false
+        end
+    into refused
+    from pgfleet.gate g;
+    if refused is not false then
+        perform pgfleet.refuse_statement(tg_argv[0], (select g.turn from pgfleet.gate g));
     end if;
     return null;
+end $$;
+
+-- Why a statement on relation is refused. `seen` is the turn as that statement sees it: one that began before this shard owned
+-- what it owns now may miss rows that came with the change, and must not say that it found none.
+create or replace function pgfleet.refuse_statement(relation text, seen bigint) returns void
+    language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    epoch constant text := nullif(current_setting('pgfleet.epoch', true), '');
+    claim constant text := current_setting('pgfleet.key', true);
+    key   constant text := substr(claim, strpos(claim, ':') + 1);
+    since constant bigint := (select g.since from pgfleet.gate g);
+begin
+    if epoch::bigint < since then
+        perform pgfleet.refuse(
+            'PF001', relation, null, format('owns other keys since epoch %s, this was sent under %s', since, epoch)
+        );
+    elsif seen is not distinct from pgfleet.turn() then
+        perform pgfleet.refuse('PF002', relation, key, format('does not own %L of %s', key, relation));
+    elsif current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+        raise exception 'could not serialize access due to a change of what this shard owns' using
+            errcode = 'serialization_failure', hint = 'The transaction might succeed if retried.';
+    else
+        perform pgfleet.refuse('PF001', relation, null, 'owns other keys since this statement began');
+    end if;
 end $$;
 
 -- Called for rows that are not owned only (the trigger's WHEN asks); finds out which key it was.
