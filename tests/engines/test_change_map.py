@@ -391,7 +391,6 @@ async def test_eight_writers_and_changes_of_the_map(servers: Shards) -> None:
         assert writers.counts["PF002"] > 20
         assert writers.counts["UPDATE"] > 0
         assert writers.deleted, said
-        print(said)
         await judge(servers, writers)
     finally:
         for server in servers.servers.values():

@@ -350,10 +350,8 @@ async def test_a_table_without_its_key_column_is_said(shards: Shards) -> None:
 
 async def test_a_key_column_that_is_generated(shards: Shards) -> None:
     await shards.fetch("a", "drop table answers")
-    await shards.fetch(
-        "a",
-        "create table answers (id bigint primary key, full_topic text, topic text generated always as (split_part(full_topic, '/', 1)) stored)",
-    )
+    topic = "topic text generated always as (split_part(full_topic, '/', 1)) stored"
+    await shards.fetch("a", f"create table answers (id bigint primary key, full_topic text, {topic})")
     assert await shards.fetch("a", "select pgfleet.attach_guards()") == [("answers",)]
     async with session(shards, "a") as client:
         await client.execute("insert into answers (id, full_topic) values (1, 'PMP/scope')")
