@@ -653,7 +653,7 @@ class PlacementSuperseded(Refused):
     `pgfleet plan` looks again, and gives the file's map an epoch above every one that is known.
     """
 
-    code = "PGF-F230"
+    code = "PGF-F270"
 
 
 class NotDrained(StepFailed):
@@ -664,7 +664,7 @@ class NotDrained(StepFailed):
     reason.
     """
 
-    code = "PGF-E230"
+    code = "PGF-E270"
 
 
 class NotGuarded(StepFailed):
@@ -674,4 +674,4 @@ class NotGuarded(StepFailed):
     server's message says which. Mend that, and run `pgfleet apply` again.
     """
 
-    code = "PGF-E231"
+    code = "PGF-E271"

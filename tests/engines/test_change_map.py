@@ -236,7 +236,6 @@ async def test_a_writer_that_read_the_map_first_is_judged_by_the_new_one(shards:
     async with session(shards, "a") as blocker, session(shards, "a") as writer:
         held = blocker.transaction()
         await held.start()
-        await blocker.execute(INSERT, "k9", 1) if (await owners(shards)).get("k9") == ["a"] else None
         await blocker.execute("select pg_advisory_xact_lock_shared(1885824512, 1)")
         await writer.execute(INSERT, "k0", 1)  # plans and functions are kept from here on
         await writer.execute("begin")
@@ -271,6 +270,18 @@ async def test_rows_that_came_meanwhile_stop_the_change(shards: Shards) -> None:
     assert all(len(each) <= 1 for each in found.values())
     await put(shards, replace(ONE, epoch=3))
     assert await owners(shards) == wanted_owners(ONE)
+
+
+async def test_a_key_that_is_spread_otherwise_over_the_same_shards_is_no_other_place(shards: Shards) -> None:
+    rule = replace(ONE.tables["q"], spread={"big": Hashed(64, ("a", "b"), "id")})
+    spread = replace(ONE, epoch=2, tables={"q": rule})
+    await put(shards, spread)
+    there = "a" if spread.shard("q", "big", 1).shard == "a" else "b"
+    await shards.fetch(there, INSERT, "big", 1)
+    otherwise = replace(spread, epoch=3, tables={"q": replace(rule, spread={"big": Hashed(32, ("b", "a"), "id")})})
+    with pytest.raises(PlacementLosesRows) as caught:
+        await change_map(reach_of(shards), shards.servers, otherwise, vacated=nothing_is_left, patience=QUICK)
+    assert caught.value.seen == (f"q: big is spread otherwise, and has rows on {there}",)
 
 
 # -- writers that count ------------------------------------------------------------------------------------------------------

@@ -121,6 +121,19 @@ async def test_what_two_maps_say_at_once(shards: Shards) -> None:
         await connection.close()
 
 
+async def test_a_table_that_is_placed_since_the_newer_map_hides_no_claim_of_its_root(shards: Shards) -> None:
+    one = Placement({"q": TablePlacement("k", {"x": "a"}, {}, None)})
+    two = Placement(one.tables, {"answers": "q"})
+    connection = await shards.connect("one")
+    try:
+        await connection.execute("create schema if not exists pgfleet")
+        await connection.execute(functions([ownership(one, "a"), ownership(two, "a")]))
+        assert await connection.fetchval("select pgfleet.holds('q', 'q:x')") is True
+        assert await connection.fetchval("select pgfleet.holds('q', 'q:y')") is False
+    finally:
+        await connection.close()
+
+
 async def test_a_collation_that_ignores_case_is_not_followed(shards: Shards) -> None:
     """Python compares keys as they are; so do the functions, also for a column whose collation does not."""
     await prepare(shards, "")

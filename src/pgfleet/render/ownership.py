@@ -78,7 +78,7 @@ def _holds(held: Sequence[Ownership]) -> str:
         "begin",
     ]
     for root, names in tables.items():
-        each = [f"({_any(ownership.get(names[0]))})" for ownership in held]
+        each = [f"({_any(ownership.get(root))})" for ownership in held]
         lines.append(f"if {_one_of('root', [root])} and {_one_of('relation', names)} then return {' and '.join(each)}; end if;")
     lines += ["return null;", "end"]
     return _function("pgfleet.holds(relation text, claim text)", "\n".join(lines))

@@ -23,7 +23,7 @@ from pgfleet.plan.plan import Plan
 from pgfleet.plan.steps import Act, Step
 from pgfleet.plan.wanted import Wanted, WantedShard, WantedUnit
 from pgfleet.providers.driver import Doing
-from pgfleet.providers.local.access import etcd_as
+from pgfleet.providers.local.access import connect_as, etcd_as
 from pgfleet.providers.local.addressing import HOST, assign, ports_of, with_leaving
 from pgfleet.providers.local.compose import Composed, Site, compose, digest, with_digests
 from pgfleet.providers.local.credentials import PLACEHOLDERS, Credentials, keep_certificates, keep_credentials
@@ -31,7 +31,6 @@ from pgfleet.providers.local.desk import Desk
 from pgfleet.providers.local.endpoints import await_endpoints
 from pgfleet.providers.local.engines import Engines, find_engines
 from pgfleet.providers.local.keeper.control import KeeperClient, start_keeper
-from pgfleet.providers.local.misplaced import refuse_lost_rows
 from pgfleet.providers.local.observe import observe
 from pgfleet.providers.local.placement import Placing
 from pgfleet.providers.local.ports import reserving
@@ -40,6 +39,7 @@ from pgfleet.providers.local.removal import Removal
 from pgfleet.providers.local.settings import change_settings
 from pgfleet.providers.local.settle import Settling, all_streaming, sync_in_force
 from pgfleet.providers.local.switchover import switch_over
+from pgfleet.providers.misplaced import refuse_lost_rows
 from pgfleet.render.ownership import digest as ownership_digest
 from pgfleet.render.patroni import dynamic_configuration
 from pgfleet.routing.ownership import ownership, succeeding
@@ -308,7 +308,8 @@ class LocalProvider:
 
     async def guard(self, wanted: Wanted, seen: FleetSeen) -> None:
         """:raises PlacementLosesRows: a key that has rows would be looked for on another shard."""
-        await refuse_lost_rows(self.folder, seen, wanted)
+        database = wanted.addresses.database
+        await refuse_lost_rows(lambda node: connect_as(self.folder, node, "pgfleet_owner", database, timeout=30.0), seen, wanted)
 
     # -- beside plans ----------------------------------------------------------------------------------------------------
 
