@@ -445,9 +445,9 @@ class StillDifferent(StepFailed):
 
 
 class ShardUnasked(Unreachable):
-    """A changed placement must be compared with the rows that exist, and a shard that may hold some does not answer.
+    """A changed placement must be compared with the rows that exist, and told to every shard, and a shard does not answer.
 
-    Nothing was changed. Bring the shard back (`pgfleet status`), then apply again.
+    Nothing was changed there. Bring the shard back (`pgfleet status`), then apply again.
     """
 
     code = "PGF-U205"
@@ -765,3 +765,34 @@ class CrossShardWrite(Refused):
     """
 
     code = "PGF-F208"
+
+
+class PlacementSuperseded(Refused):
+    """A shard already has a map of keys with a higher epoch, or another map of the same one: somebody else changed it after
+    this change was planned. Nothing was changed there.
+
+    `pgfleet plan` looks again, and gives the file's map an epoch above every one that is known.
+    """
+
+    code = "PGF-F270"
+
+
+class NotDrained(StepFailed):
+    """What a shard owns can change only while nobody is writing to it, and transactions that write did not end in time.
+
+    The shard owns what it did; new writes were let through again between the attempts. The sessions named hold the lock: let them
+    commit, or end them (`select pg_terminate_backend(PID)`), and run the same command again. `idle in transaction` is the usual
+    reason.
+    """
+
+    code = "PGF-E270"
+
+
+class NotGuarded(StepFailed):
+    """A table's guards could not be attached, so its shard does not refuse rows that are not its own.
+
+    The table has not the key column that the file names, its owner is not pgfleet's, or somebody held it locked for too long. The
+    server's message says which. Mend that, and run `pgfleet apply` again.
+    """
+
+    code = "PGF-E271"

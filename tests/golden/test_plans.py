@@ -17,7 +17,7 @@ from tests.golden.world import NOTHING, look, patched, perform, wanted, whole, w
 
 from pgfleet.cli.commands.plan import show
 from pgfleet.control.apply import ROUNDS
-from pgfleet.facts.fleet import FleetSeen, ShardSeen, UnitSeen
+from pgfleet.facts.fleet import FleetSeen, PlacementSeen, ShardSeen, UnitSeen
 from pgfleet.facts.topology import ShardTopology
 from pgfleet.names import NodeName
 from pgfleet.plan.make import differences, make_plan
@@ -26,6 +26,7 @@ from pgfleet.plan.steps import Act
 from pgfleet.plan.wanted import Wanted
 from pgfleet.providers.local.settings import patch_for
 from pgfleet.render.patroni import dynamic_configuration
+from pgfleet.routing.placement import Placement
 
 STEM = """\
 fleet: small
@@ -68,7 +69,8 @@ def _ports_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @cache
 def wants(file: str, before: str | None = None) -> Wanted:
     """What ``file`` wants of a fleet that was never applied, or that is as the file ``before`` said."""
-    seen = NOTHING if before is None else replace(NOTHING, addresses=wants(before).addresses)
+    was = None if before is None else wants(before)
+    seen = NOTHING if was is None else replace(NOTHING, addresses=was.addresses, placement=was.placement)
     return wanted(FILES[file], FOLDER, seen)
 
 
@@ -103,6 +105,18 @@ def _everything_dead() -> FleetSeen:
     return look(replace(runs("stem"), keeper=False, etcd=False))
 
 
+def _stopped() -> FleetSeen:
+    """The shard that loses keys has let go of them, the one that gains them has not been told."""
+    old, new = wants("two"), wants("placed", "two")
+    return with_shard(runs("two"), "stem", placement=PlacementSeen((old.placement, new.placement), "of both"))
+
+
+def _unguarded() -> FleetSeen:
+    held = runs("stem").shards["stem"].placement
+    assert held is not None
+    return with_shard(runs("stem"), "stem", placement=replace(held, unguarded=("questions",)))
+
+
 CASES: dict[str, Callable[[], tuple[Wanted, FleetSeen]]] = {
     "nothing-applied-yet": lambda: (wants("stem"), NOTHING),
     "everything-as-wanted": lambda: (wants("stem"), runs("stem")),
@@ -121,6 +135,8 @@ CASES: dict[str, Callable[[], tuple[Wanted, FleetSeen]]] = {
     "a-process-in-backoff": lambda: (wants("stem"), _backoff()),
     "a-folder-left-over": lambda: (wants("stem"), _leftover()),
     "never-secured": lambda: (wants("stem"), replace(runs("stem"), authenticated=False)),
+    "a-change-of-placement-was-stopped": lambda: (wants("placed", "two"), _stopped()),
+    "a-table-without-guards": lambda: (wants("stem"), _unguarded()),
     "never-prepared": lambda: (wants("stem"), with_shard(runs("stem"), "stem", prepared=None)),
 }
 
@@ -163,7 +179,7 @@ def test_the_order_of_acts() -> None:
     assert ORDER.index(Act.START_KEEPER) < ORDER.index(Act.CREATE_ETCD) < ORDER.index(Act.SECURE_ETCD)
     assert ORDER.index(Act.SECURE_ETCD) < ORDER.index(Act.CREATE_NODE) < ORDER.index(Act.PREPARE_SHARD)
     removals = [act for act in ORDER if act.value.startswith("remove")]
-    assert ORDER[-len(removals) - 1 :] == [*removals, Act.RECORD_PLACEMENT]
+    assert ORDER[-len(removals) - 2 :] == [*removals, Act.RECORD_PLACEMENT, Act.GUARD_TABLES]
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -186,7 +202,13 @@ def worlds(draw: st.DrawFn) -> tuple[str, FleetSeen]:
     if truth.keeper and draw(st.booleans()):
         truth = replace(truth, keeper=False, etcd=truth.etcd and draw(st.booleans()))
     for name in draw(st.sets(st.sampled_from(sorted(truth.shards)))) if truth.shards else ():
-        truth = with_shard(truth, name, prepared=None)
+        truth = with_shard(truth, name, prepared=None, placement=None)
+    for name, shard in truth.shards.items():
+        if shard.placement is not None and shard.placement.maps and draw(st.booleans()):
+            [held] = shard.placement.maps
+            unfinished = replace(shard.placement, maps=(held, wants("placed", "two").placement), functions="of both")
+            unguarded = replace(shard.placement, unguarded=("questions",))
+            truth = with_shard(truth, name, placement=draw(st.sampled_from([unfinished, unguarded])))
     return file, truth
 
 
@@ -209,6 +231,7 @@ def test_performing_plans_makes_it_so_in_the_rounds_that_apply_has(world: tuple[
     for name, shard in goal.shards.items():
         assert truth.shards[name].configuration == shard.configuration
         assert truth.shards[name].prepared == shard.prepared
+        assert truth.shards[name].placement == PlacementSeen((goal.placement,), shard.functions)
 
 
 def test_a_plan_that_was_written_reads_the_same() -> None:
@@ -277,4 +300,19 @@ def test_the_patch_for_differences_leaves_none(was: dict[str, str], sync: int, n
 
 def test_a_shard_that_was_never_started_has_no_settings_to_change() -> None:
     seen = replace(runs("stem"), shards={"stem": ShardSeen(ShardTopology("stem"))})
-    assert [step.act for step in make_plan(wants("stem"), seen).steps] == [Act.PREPARE_SHARD]
+    assert [step.act for step in make_plan(wants("stem"), seen).steps] == [Act.PREPARE_SHARD, Act.RECORD_PLACEMENT]
+
+
+# -- the map of keys ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_epoch_is_never_given_to_two_maps() -> None:
+    """Also where a change was stopped: a shard may have a map that was never recorded."""
+    two, placed = Placement.from_json(wants("two").placement), Placement.from_json(wants("placed", "two").placement)
+    assert (two.epoch, placed.epoch) == (1, 2)
+    again = Placement.from_json(wanted(FILES["placed"], FOLDER, _stopped()).placement)
+    assert again == placed, "it is the newest map that was seen: the change goes on"
+    back = Placement.from_json(wanted(FILES["two"], FOLDER, _stopped()).placement)
+    assert back.epoch == 3
+    assert replace(back, epoch=1) == two
+    assert [step.act for step in make_plan(wanted(FILES["two"], FOLDER, _stopped()), _stopped()).steps] == [Act.RECORD_PLACEMENT]

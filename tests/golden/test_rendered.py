@@ -9,16 +9,24 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.golden.approved import approve
-from tests.golden.fleets import ALONE, BANK, composed, file_of, lines
+from tests.golden.fleets import ALONE, BANK, composed, file_of, lines, provider
 
 from pgfleet.providers.local.compose import digest
 from pgfleet.render.haproxy import check_interval
+from pgfleet.render.ownership import functions
 from pgfleet.render.patroni import LOOP_WAIT, RETRY_TIMEOUT, TTL, dynamic_configuration
 from pgfleet.render.postgres import FORCED, PROPOSED, postgres_parameters
+from pgfleet.routing.ownership import ownership
+from pgfleet.routing.placement import Placement
 from pgfleet.spec import codes
 from pgfleet.spec.check import check
 from pgfleet.spec.forced import why_forbidden
 from pgfleet.spec.read import read
+
+#: One subject is spread, a subject more is listed, and a table follows by a key column of its own.
+SPREAD = BANK.replace(
+    "humanities: [Business]}", "humanities: [Business, Drama, {Law: {hash: id, over: [humanities, stem]}}]}"
+).replace("tables:\n", "tables:\n  answers: {with: questions, key: topic}\n")
 
 RENDERED = {
     "patroni/voter.yml": (BANK, "node/stem/us-east-1", "patroni.yml"),
@@ -52,6 +60,17 @@ def test_the_configuration_that_lives_in_etcd_is_what_was_approved(sync: int) ->
 def test_parameters_where_the_owner_says_nothing_are_what_was_approved() -> None:
     made = postgres_parameters({}, max_connections=100)
     approve("postgres/parameters.conf", "".join(f"{name} = '{value}'\n" for name, value in made.items()))
+
+
+@pytest.mark.parametrize("shard", ["stem", "humanities"])
+def test_what_a_shard_owns_is_what_was_approved(shard: str) -> None:
+    placement = Placement.of(provider(SPREAD).fleet)
+    approve(f"ownership/{shard}.sql", functions([ownership(placement, shard)]) + "\n")
+
+
+def test_what_a_shard_owns_between_two_maps_is_what_was_approved() -> None:
+    maps = [Placement.of(provider(text).fleet) for text in (BANK, SPREAD)]
+    approve("ownership/stem-between.sql", functions([ownership(each, "stem") for each in maps]) + "\n")
 
 
 def test_patroni_is_given_no_time_that_it_would_raise() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.golden.fleets import provider
 
-from pgfleet.facts.fleet import FleetSeen, ShardSeen, UnitSeen
+from pgfleet.facts.fleet import FleetSeen, PlacementSeen, ShardSeen, UnitSeen
 from pgfleet.facts.topology import MemberSeen, ShardTopology, SyncSeen
 from pgfleet.names import NodeName
 from pgfleet.plan.make import ALIVE, make_plan
@@ -87,7 +87,15 @@ def performed(step: Step, wanted: Wanted, seen: FleetSeen) -> FleetSeen:
         case Act.REMOVE_POOLER:
             return _without(seen, step.subject)
         case Act.RECORD_PLACEMENT:
+            for name, shard in seen.shards.items():
+                if name in wanted.shards:
+                    held = PlacementSeen((wanted.placement,), wanted.shards[name].functions)
+                    seen = _with_shard(seen, replace(shard, placement=held))
             return replace(seen, placement=wanted.placement)
+        case Act.GUARD_TABLES:
+            shard = seen.shards[step.shard]
+            assert shard.placement is not None, "a shard without a map cannot guard its tables"
+            return _with_shard(seen, replace(shard, placement=replace(shard.placement, unguarded=())))
 
 
 def patched(document: Mapping[str, object], patch: Mapping[str, object]) -> dict[str, object]:

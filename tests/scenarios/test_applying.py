@@ -105,6 +105,43 @@ def test_placement_that_would_lose_rows_is_refused(running_fleet: Stage) -> None
         running_fleet.run("apply")
 
 
+def test_every_shard_has_the_map_and_its_tables_refuse_the_rest(running_fleet: Stage) -> None:
+    """Made by `migrate` in the file's own transaction, mended by `apply`; an epoch more with every other map."""
+    text = running_fleet.file.read_text()
+
+    def ask(shard: str, statement: str, expect: int = 0) -> str:
+        return running_fleet.run("sql", "--shard", shard, "--as", "app", "-c", statement, expect=expect)
+
+    def since(shard: str) -> list[int]:
+        query = "select epoch, since from pgfleet.placement"
+        [row] = running_fleet.json("sql", "--shard", shard, "-c", query)["results"][0]["rows"]
+        return [row["epoch"], row["since"]]
+
+    insert = "insert into questions (subject) values ('{}') returning 'there'"
+    epoch, _ = since("one")
+    assert "PF002" in running_fleet.run("--json", "sql", "--shard", "one", "--as", "app", "-c", insert.format("GRE"), expect=5)
+    try:
+        running_fleet.file.write_text(
+            text.replace("two: [GRE]", "two: [GRE, LSAT]").replace("one: [AWS, PMP]", "one: [AWS, PMP, SAT]")
+        )
+        assert [step["act"] for step in running_fleet.json("apply")["steps"]] == ["record placement"]
+        assert since("one")[0] == since("two")[0] == epoch + 1
+        assert running_fleet.json("apply")["steps"] == []
+        assert "there" in ask("one", f"begin; {insert.format('SAT')}; rollback")
+        assert "there" in ask("two", f"begin; {insert.format('LSAT')}; rollback")
+
+        running_fleet.run("sql", "--shard", "one", "--as", "owner", "-c", "alter table questions disable trigger all")
+        assert [step["act"] for step in running_fleet.json("plan")["steps"]] == ["guard tables"]
+        assert [step["act"] for step in running_fleet.json("apply")["steps"]] == ["guard tables"]
+        assert "PF002" in running_fleet.run(
+            "--json", "sql", "--shard", "one", "--as", "app", "-c", insert.format("GRE"), expect=5
+        )
+    finally:
+        running_fleet.file.write_text(text)
+        running_fleet.run("apply")
+    assert since("one")[0] == epoch + 2
+
+
 def test_what_is_not_there_is_said(stage: Stage) -> None:
     assert "PGF-U101" in stage.run("status", expect=3)
     stage.file.write_text(stage.file.read_text() + "postgres: 99\n")

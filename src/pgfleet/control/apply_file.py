@@ -11,12 +11,12 @@ from importlib.resources import files
 
 import asyncpg
 
-from pgfleet.control.commit import commit
 from pgfleet.control.journal import Journal
 from pgfleet.control.pace import Pace
 from pgfleet.errors import CommitUnanswered
 from pgfleet.plan.migrations import Migration
 from pgfleet.plan.statements import Statement, place
+from pgfleet.runtime.commit import commit
 from pgfleet.runtime.sql import Connection
 from pgfleet.units import format_duration
 
@@ -39,6 +39,16 @@ _BEGUN = """
 _ENDED = """
     update pgfleet.migrations set applied_at = clock_timestamp(), took = extract(epoch from clock_timestamp() -
     started_at) where number = $1
+"""
+
+#: Tables that the file has made refuse what is not their shard's from the moment they can be seen. (A shard that was never
+#: given a map guards nothing.)
+_GUARDED = """
+    do $$ begin
+        if to_regprocedure('pgfleet.attach_guards()') is not null then
+            perform pgfleet.attach_guards();
+        end if;
+    end $$
 """
 
 
@@ -120,6 +130,7 @@ async def _in_transaction(connection: Connection, migration: Migration, by: str,
     for statement in migration.statements:
         await _execute(connection, migration, statement, pace)
     await connection.execute("reset role; set local statement_timeout = 0")
+    await connection.execute(_GUARDED)
     await connection.execute(_ENDED, migration.number)
     await commit(connection, pace.commit_seconds)
 
@@ -137,6 +148,7 @@ async def _without_transaction(connection: Connection, migration: Migration, by:
         await _execute(connection, migration, statement, pace)
         await connection.execute("reset lock_timeout")
     await connection.execute("reset role; begin; set local statement_timeout = 0")
+    await connection.execute(_GUARDED)
     await connection.execute(_ENDED, migration.number)
     await commit(connection, pace.commit_seconds)
 

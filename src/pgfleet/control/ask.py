@@ -13,12 +13,12 @@ from decimal import Decimal
 
 import asyncpg
 
-from pgfleet.control.commit import commit
 from pgfleet.control.connect import Wanted, connect
 from pgfleet.errors import CommitUnanswered, PgfleetError, StatementFailed
 from pgfleet.facts.addresses import AddressBook
 from pgfleet.plan.migrations import needs_no_transaction
 from pgfleet.plan.statements import split
+from pgfleet.runtime.commit import commit
 from pgfleet.runtime.sql import Connection
 
 #: Seconds for COMMIT's answer, and beyond the server's own limit for a statement's.

@@ -28,16 +28,32 @@ class UnitSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class PlacementSeen:
+    """The map of keys as a shard's primary holds it.
+
+    :param maps: as texts, the newest last; more than one: a change of it is not finished; empty: it never had any.
+    :param functions: digest of the functions that judge rows.
+    :param unguarded: tables that are there and do not refuse what is not the shard's.
+    """
+
+    maps: tuple[str, ...] = ()
+    functions: str = ""
+    unguarded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ShardSeen:
     """One shard as its coordination store and its primary tell it.
 
     :param configuration: Patroni's dynamic configuration; None where the shard was never started.
     :param prepared: digest of the roles, database and schema that the primary was prepared with; None where unknown.
+    :param placement: None where unknown.
     """
 
     topology: ShardTopology
     configuration: Mapping[str, object] | None = None
     prepared: str | None = None
+    placement: PlacementSeen | None = None
 
 
 @dataclass(frozen=True, slots=True)

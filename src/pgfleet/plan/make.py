@@ -193,10 +193,29 @@ def _removal(wanted: Wanted, seen: FleetSeen, unit: UnitSeen) -> Iterator[Step]:
 
 
 def _placement(wanted: Wanted, seen: FleetSeen) -> Iterator[Step]:
-    if seen.placement != wanted.placement:
-        because = "the map of keys was never recorded" if seen.placement is None else "the file places keys otherwise"
+    behind = [name for name in wanted.shards if not _holds(wanted, seen, name)]
+    if seen.placement != wanted.placement or behind:
+        because = "the file places keys otherwise"
+        if seen.placement is None:
+            because = "the map of keys was never recorded"
+        elif seen.placement == wanted.placement:
+            because = f"{', '.join(behind)} {'has' if len(behind) == 1 else 'have'} not the map that was recorded"
         yield Step(
             Act.RECORD_PLACEMENT, wanted.fleet, f"{wanted.because}: {because}",
-            risk="none: no row that exists is placed elsewhere (apply looks before it records)",
+            risk="writes wait for a moment where keys come or go; no row that exists is placed elsewhere (apply looks before)",
             undo="apply the file as it was",
         )  # fmt: skip
+        return
+    for name, shard in wanted.shards.items():
+        there = seen.shards[name].placement
+        if there is not None and there.unguarded:
+            yield Step(
+                Act.GUARD_TABLES, name, f"{shard.because}: {', '.join(there.unguarded)} would take rows that are not its own",
+                risk="a table's writers are waited for, half a second at a time", undo="none needed", shard=name,
+            )  # fmt: skip
+
+
+def _holds(wanted: Wanted, seen: FleetSeen, name: str) -> bool:
+    """Whether the shard has the wanted map, wholly."""
+    there = seen.shards[name].placement if name in seen.shards else None
+    return there is not None and (there.maps, there.functions) == ((wanted.placement,), wanted.shards[name].functions)

@@ -24,7 +24,8 @@ class Act(StrEnum):
     REMOVE_NODE = "remove node"
     REMOVE_SHARD = "remove shard"
     REMOVE_POOLER = "remove pooler"
-    RECORD_PLACEMENT = "record placement"
+    RECORD_PLACEMENT = "record placement"  # every shard owns what the map says, guarded tables refuse the rest, etcd tells it
+    GUARD_TABLES = "guard tables"  # tables that were made since
 
 
 @dataclass(frozen=True, slots=True)

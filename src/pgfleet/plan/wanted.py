@@ -22,17 +22,20 @@ class WantedUnit:
 
 @dataclass(frozen=True, slots=True)
 class WantedShard:
-    """:param prepared: digest of roles, database and schema. :param configuration: Patroni's dynamic configuration."""
+    """:param prepared: digest of roles, database and schema. :param configuration: Patroni's dynamic configuration.
+    :param functions: digest of the functions that judge which rows are its own.
+    """
 
     name: str
     because: str
     configuration: Mapping[str, object]
     prepared: str
+    functions: str
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """:param placement: the map of keys, as stable text.
+    """:param placement: the map of keys, as stable text; with the epoch that it has after all maps that were seen.
     :param provisions: a keeper and an etcd of the fleet's own belong to it; else its servers are given, and nothing runs here.
     :param secrets: what tells one secret from another, by the name of its file: those that come from outside.
     """

@@ -51,16 +51,17 @@ def bucket_sql(expression: str, buckets: int) -> str:
 
     Only immutable functions of PostgreSQL itself, so that it may stand in an index and a generated column:
     ``convert_to`` is only stable, hence the way through ``decode(…, 'escape')``, which gives the text's own bytes. (A
-    publication's row filter refuses it all the same: PostgreSQL 15 allows no casts by text there.) The server's
-    encoding must be UTF8, as pgfleet makes it.
+    publication's row filter refuses it all the same: PostgreSQL 15 allows no casts by text there.) Every name is qualified, so
+    that a session's search path changes nothing. The server's encoding must be UTF8, as pgfleet makes it.
     """
     _counted(buckets)
-    text = f"(({expression})::text)"
-    bytes_ = rf"decode(replace({text}, E'\\', E'\\\\'), 'escape')"
-    signed = f"('x' || left(encode(sha256({bytes_}), 'hex'), 16))::bit(64)::bigint"
+    text = f"(({expression})::pg_catalog.text)"
+    bytes_ = rf"pg_catalog.decode(pg_catalog.replace({text}, E'\\', E'\\\\'), 'escape')"
+    hexadecimal = f"pg_catalog.left(pg_catalog.encode(pg_catalog.sha256({bytes_}), 'hex'), 16)"
+    signed = f"pg_catalog.textcat('x', {hexadecimal})::bit(64)::bigint"
     # bigint is signed: modulo 2^64 in numeric reads its bits as unsigned, and the hash is computed only once.
-    unsigned = f"mod(({signed})::numeric + {2**64}, {2**64})"
-    return f"mod({unsigned}, {buckets})::integer"
+    unsigned = f"pg_catalog.mod(pg_catalog.numeric_add(({signed})::numeric, {2**64}), {2**64})"
+    return f"pg_catalog.mod({unsigned}, {buckets})::integer"
 
 
 def _counted(buckets: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +13,9 @@ import asyncpg
 
 from pgfleet.errors import CannotConnect, PgfleetError
 from pgfleet.facts.addresses import NodeAddress
+from pgfleet.facts.fleet import PlacementSeen
 from pgfleet.names import NodeName
+from pgfleet.providers.ownership import seen_placement
 from pgfleet.runtime.sql import Connection, Login, connect, sqlstate
 
 #: Seconds in which a server must answer: TCP, TLS, authentication and three questions. Servers elsewhere take a few round trips.
@@ -34,7 +35,7 @@ class Answer:
     :param user: who we are there, which a pooler may name otherwise in its DSN.
     :param has_schema: ``pgfleet`` is there. :param owns_schema: and ours to change.
     :param shard: (fleet, shard, digest) that it was prepared as; None: it was not, or does not tell us.
-    :param placement: (epoch, map); None: likewise.
+    :param placement: the map of keys that it holds, and what of it is not guarded; None: likewise.
     """
 
     recovering: bool
@@ -50,7 +51,7 @@ class Answer:
     has_schema: bool
     owns_schema: bool
     shard: tuple[str, str, str] | None = None
-    placement: tuple[int, str] | None = None
+    placement: PlacementSeen | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +102,15 @@ async def _ask(connection: Connection) -> Answer:
     said = dict(row)
     tells_shard, tells_placement = said.pop("tells_shard"), said.pop("tells_placement")
     shard = await connection.fetchrow("select fleet, shard, prepared from pgfleet.shard") if tells_shard else None
-    placement = await connection.fetchrow("select epoch, map from pgfleet.placement") if tells_placement else None
+    try:
+        placement = await seen_placement(connection) if tells_placement else None
+    except asyncpg.UndefinedObjectError:  # prepared by a pgfleet that had other columns or functions there
+        placement = None
     return Answer(
         **said,
         shard=(shard[0], shard[1], shard[2]) if shard is not None else None,
-        placement=(placement[0], _text(placement[1])) if placement is not None else None,
+        placement=placement,
     )
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def answered(looks: Mapping[NodeName, Look]) -> dict[NodeName, Answer]:

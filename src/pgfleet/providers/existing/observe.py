@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from pgfleet.errors import NotApplied
@@ -13,7 +12,6 @@ from pgfleet.facts.fleet import FleetSeen, ShardSeen
 from pgfleet.facts.topology import MemberSeen, ShardTopology
 from pgfleet.names import NodeName
 from pgfleet.providers.existing.look import Answer, LoginOf, Look, answered, look, primary_of
-from pgfleet.routing.placement import Placement
 from pgfleet.runtime.given import SECRETS
 from pgfleet.runtime.login import login_of
 from pgfleet.runtime.sql import Login
@@ -41,7 +39,7 @@ async def observe(folder: Path) -> FleetSeen:
     return FleetSeen(
         addresses=book,
         shards={shard: _shard(shard, of_shard) for shard, of_shard in by_shard.items()},
-        placement=_placement(folder, answered(looks)),
+        placement=_placement(folder),
         secrets=_secrets(folder),
     )
 
@@ -52,7 +50,7 @@ def _shard(shard: str, looks: Mapping[NodeName, Look]) -> ShardSeen:
     there = said[primary] if primary is not None else None
     topology = ShardTopology(shard, primary, members, position=there.position if there is not None else None)
     prepared = there.shard[2] if there is not None and there.shard is not None else None
-    return ShardSeen(topology, prepared=prepared)
+    return ShardSeen(topology, prepared=prepared, placement=there.placement if there is not None else None)
 
 
 def _member(name: NodeName, one: Answer) -> MemberSeen:
@@ -62,12 +60,8 @@ def _member(name: NodeName, one: Answer) -> MemberSeen:
     return MemberSeen(name, "replica", state, one.position, one.timeline)
 
 
-def _placement(folder: Path, said: Mapping[NodeName, Answer]) -> str | None:
-    """The newest map that a primary knows; where none knows any, the one that is kept here."""
-    maps = [one.placement for one in said.values() if one.placement is not None and not one.recovering]
-    if maps:
-        epoch, text = max(maps)
-        return replace(Placement.from_json(text), epoch=epoch).to_json()
+def _placement(folder: Path) -> str | None:
+    """The map that was recorded here; what the shards hold is seen of each."""
     try:
         return (folder / "placement.json").read_text()
     except FileNotFoundError:

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -16,6 +18,7 @@ from pgfleet.errors import CannotConnect, NoSuchNode, NotApplied, NotSettled, Pr
 from pgfleet.facts.addresses import AddressBook, NodeAddress
 from pgfleet.facts.fleet import FleetSeen
 from pgfleet.names import NodeName
+from pgfleet.plan.ownership import known_maps
 from pgfleet.plan.plan import Plan
 from pgfleet.plan.steps import Act, Step
 from pgfleet.plan.wanted import Wanted, WantedShard
@@ -24,7 +27,10 @@ from pgfleet.providers.existing.judge import fault
 from pgfleet.providers.existing.look import LoginOf, Silence, look, primary_of
 from pgfleet.providers.existing.observe import observe, stored_login_of, told_apart
 from pgfleet.providers.existing.prepare import SETTINGS, drop_schema, prepare_shard, prepared_digest, refuse_others_use
-from pgfleet.providers.misplaced import refuse_lost_rows
+from pgfleet.providers.misplaced import nothing_is_left, refuse_lost_rows
+from pgfleet.providers.ownership import attach_guards, change_map
+from pgfleet.render.ownership import digest
+from pgfleet.routing.ownership import ownership, succeeding
 from pgfleet.routing.placement import Placement
 from pgfleet.runtime.files import make_folder, write_atomically
 from pgfleet.runtime.given import SECRETS, Given, resolved
@@ -58,20 +64,22 @@ class ExistingProvider:
         :raises DsnUnreadable: what it names as a DSN leads to none.
         """
         given = self._given()
+        placement = succeeding(Placement.of(self.fleet), known_maps(seen))
         return Wanted(
             fleet=self.fleet.fleet,
             because=self._line("fleet"),
             addresses=given.book,
             units={},
-            shards={shard: self._shard(shard, given) for shard in self.fleet.shards},
-            placement=_next(Placement.of(self.fleet), seen.placement),
+            shards={shard: self._shard(shard, given, placement) for shard in self.fleet.shards},
+            placement=placement.to_json(),
             provisions=False,
             secrets={name: told_apart(secret) for name, secret in given.secrets().items()},
         )
 
-    def _shard(self, shard: str, given: Given) -> WantedShard:
+    def _shard(self, shard: str, given: Given, placement: Placement) -> WantedShard:
         first = given.book.of_shard(shard)[0]
-        return WantedShard(shard, self._line("shards", shard), {}, prepared_digest(first.user))
+        functions = digest([ownership(placement, shard)])
+        return WantedShard(shard, self._line("shards", shard), {}, prepared_digest(first.user), functions)
 
     def _line(self, *path: str) -> str:
         position = self.positions.of(*path)
@@ -95,7 +103,7 @@ class ExistingProvider:
             of_shard = {name: one for name, one in looks.items() if name.shard == shard}
             if (found := fault(self.fleet.fleet, shard, of_shard, given.sources)) is not None:
                 raise found
-        if seen.placement is not None and seen.placement != wanted.placement and seen.addresses is not None:
+        if seen.addresses is not None:
             stored = stored_login_of(self.folder, seen.addresses)
             await refuse_lost_rows(lambda node: self._open(node, stored), seen, wanted)
 
@@ -112,9 +120,24 @@ class ExistingProvider:
         async with asyncio.TaskGroup() as group:
             for step in plan.of(Act.PREPARE_SHARD):
                 group.create_task(self._prepare(step, wanted, given, doing))
+        reach = partial(self._reach, given)
         for step in plan.of(Act.RECORD_PLACEMENT):
-            with doing(step):
+            with doing(step) as told:
+                placement = Placement.from_json(wanted.placement)
+                await change_map(reach, self.fleet.shards, placement, vacated=nothing_is_left)
                 write_atomically(self.folder / "placement.json", wanted.placement)
+                told["told"] = f"epoch {placement.epoch}"
+        for step in plan.of(Act.GUARD_TABLES):
+            with doing(step):
+                await attach_guards(reach, [step.shard])
+
+    @asynccontextmanager
+    async def _reach(self, given: Given, shard: str) -> AsyncIterator[Connection]:
+        _, connection = await self._primary(given.book, shard, given.login_of)
+        try:
+            yield connection
+        finally:
+            connection.terminate()
 
     def _keep(self, given: Given) -> None:
         make_folder(self.folder)
@@ -205,12 +228,3 @@ class ExistingProvider:
         finally:
             for connection in opened.values():
                 connection.terminate()
-
-
-def _next(placement: Placement, seen: str | None) -> str:
-    """``placement`` as text, its epoch that of the one seen, or one more where it is another map."""
-    if seen is None:
-        return placement.to_json()
-    before = Placement.from_json(seen)
-    same = replace(placement, epoch=before.epoch)
-    return (same if same == before else replace(placement, epoch=before.epoch + 1)).to_json()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 
 from pgfleet.engines.patroni import PatroniRest
 from pgfleet.facts.addresses import AddressBook, NodeAddress
+from pgfleet.runtime.sql import Connection, Login, connect
 from pgfleet.runtime.state import read_secret
 from pgfleet.topology.etcd import EtcdClient
 
@@ -42,3 +45,21 @@ async def connect_as(
         host=node.host, port=node.port, user=role, password=read_secret(folder, role), database=database, ssl=verify,
         timeout=timeout, command_timeout=timeout, server_settings={"application_name": "pgfleet"},
     )  # fmt: skip
+
+
+@asynccontextmanager
+async def owner_of(folder: Path, book: AddressBook, node: NodeAddress, *, seconds: float) -> AsyncIterator[Connection]:
+    """A session of the schema's owner on ``node`` that is cut off, not cancelled, when its time is over.
+
+    :param seconds: for connecting, and for each statement.
+    """
+    verify = ssl.create_default_context(cafile=str(folder / "certificates" / "ca.crt"))
+    login = Login("pgfleet_owner", book.database, read_secret(folder, "pgfleet_owner"), verify)
+    settings = {
+        "application_name": "pgfleet", "client_connection_check_interval": "2s", "statement_timeout": f"{seconds:.3f}s",
+    }  # fmt: skip
+    connection = await connect(node.host, node.port, login, settings=settings, seconds=seconds)
+    try:
+        yield connection
+    finally:
+        connection.terminate()

@@ -11,7 +11,7 @@ from pathlib import Path
 from pgfleet.engines.etcd import authentication_enabled
 from pgfleet.errors import EtcdRefused, EtcdUnreachable, KeeperUnreachable, NotApplied
 from pgfleet.facts.addresses import AddressBook
-from pgfleet.facts.fleet import FleetSeen, ShardSeen, UnitSeen
+from pgfleet.facts.fleet import FleetSeen, PlacementSeen, ShardSeen, UnitSeen
 from pgfleet.facts.topology import NAMESPACE, ShardTopology, read_shards
 from pgfleet.names import NodeName
 from pgfleet.providers.local.access import etcd_as
@@ -75,7 +75,7 @@ async def _coordination(folder: Path, book: AddressBook) -> FleetSeen:
         etcd=True,
         authenticated=True,
         shards={
-            name: ShardSeen(topology, _configuration(configurations.get(f"{NAMESPACE}{name}/config")), prepared[name])
+            name: ShardSeen(topology, _configuration(configurations.get(f"{NAMESPACE}{name}/config")), *prepared[name])
             for name, topology in shards.items()
         },
         placement=placement.first.value if placement.first is not None else None,
@@ -86,10 +86,12 @@ def _configuration(text: str | None) -> Mapping[str, object] | None:
     return json.loads(text) if text is not None else None
 
 
-async def _prepared(folder: Path, book: AddressBook, shards: Mapping[str, ShardTopology]) -> dict[str, str | None]:
-    async def one(primary: NodeName | None) -> str | None:
+async def _prepared(
+    folder: Path, book: AddressBook, shards: Mapping[str, ShardTopology]
+) -> dict[str, tuple[str | None, PlacementSeen | None]]:
+    async def one(primary: NodeName | None) -> tuple[str | None, PlacementSeen | None]:
         node = book.node(primary) if primary is not None else None
-        return await read_prepared(folder, book, node) if node is not None else None
+        return await read_prepared(folder, book, node) if node is not None else (None, None)
 
     answers = await asyncio.gather(*(one(topology.primary) for topology in shards.values()))
     return dict(zip(shards, answers, strict=True))

@@ -9,9 +9,11 @@ from pathlib import Path
 import asyncpg
 
 from pgfleet.facts.addresses import AddressBook, NodeAddress
+from pgfleet.facts.fleet import PlacementSeen
 from pgfleet.names import quote_identifier
 from pgfleet.providers.local.access import connect_as
 from pgfleet.providers.local.credentials import Credentials
+from pgfleet.providers.ownership import seen_placement
 from pgfleet.providers.schema.statements import Roles, scripts, texts
 
 #: Beyond LOGIN. The owner makes tables (migrate), the application reads and writes them, the monitor sees statistics.
@@ -86,16 +88,19 @@ async def _role(connection: asyncpg.Connection[asyncpg.Record], role: str, verif
     await connection.execute(await connection.fetchval("select format($1, $2::text, $3::text)", sentence, role, verifier))
 
 
-async def read_prepared(folder: Path, book: AddressBook, primary: NodeAddress, *, timeout: float = 2.0) -> str | None:
-    """The digest that ``primary`` was prepared with; None where it was not, or cannot be asked."""
+async def read_prepared(
+    folder: Path, book: AddressBook, primary: NodeAddress, *, timeout: float = 2.0
+) -> tuple[str | None, PlacementSeen | None]:
+    """The digest that ``primary`` was prepared with, and the map that it holds; None where there is none, or nobody to ask."""
     try:
         connection = await connect_as(folder, primary, "pgfleet_monitor", book.database, timeout=timeout)
     except (OSError, TimeoutError, asyncpg.PostgresError):
-        return None
+        return None, None
+    prepared: str | None = None
     try:
-        answer: str | None = await connection.fetchval("select prepared from pgfleet.shard")
-        return answer
+        prepared = await connection.fetchval("select prepared from pgfleet.shard")
+        return prepared, await seen_placement(connection)
     except (OSError, TimeoutError, asyncpg.PostgresError):
-        return None
+        return prepared, None
     finally:
         await connection.close(timeout=timeout)

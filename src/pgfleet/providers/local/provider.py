@@ -18,6 +18,7 @@ from pgfleet.errors import EtcdUnreachable, NotSettled
 from pgfleet.facts.addresses import AddressBook
 from pgfleet.facts.fleet import FleetSeen
 from pgfleet.names import NodeName
+from pgfleet.plan.ownership import known_maps
 from pgfleet.plan.plan import Plan
 from pgfleet.plan.steps import Act, Step
 from pgfleet.plan.wanted import Wanted, WantedShard, WantedUnit
@@ -30,8 +31,9 @@ from pgfleet.providers.local.desk import Desk
 from pgfleet.providers.local.endpoints import await_endpoints
 from pgfleet.providers.local.engines import Engines, find_engines
 from pgfleet.providers.local.keeper.control import KeeperClient, start_keeper
-from pgfleet.providers.local.observe import PLACEMENT, observe
+from pgfleet.providers.local.observe import observe
 from pgfleet.providers.local.passable import refuse_impassable
+from pgfleet.providers.local.placement import Placing
 from pgfleet.providers.local.ports import reserving
 from pgfleet.providers.local.prepare import prepare_shard, prepared_digest
 from pgfleet.providers.local.removal import Removal
@@ -39,7 +41,9 @@ from pgfleet.providers.local.settings import change_settings
 from pgfleet.providers.local.settle import Settling, all_streaming, sync_in_force
 from pgfleet.providers.local.switchover import switch_over
 from pgfleet.providers.misplaced import refuse_lost_rows
+from pgfleet.render.ownership import digest as ownership_digest
 from pgfleet.render.patroni import dynamic_configuration
+from pgfleet.routing.ownership import ownership, succeeding
 from pgfleet.routing.placement import Placement
 from pgfleet.runtime.files import make_folder, write_atomically
 from pgfleet.runtime.state import read_addresses, state_root
@@ -85,6 +89,7 @@ class LocalProvider:
         # Without secrets and without what lives in etcd: a digest speaks of the process' own configuration.
         bare = compose(self._site(book, PLACEHOLDERS, bare=True))
         prepared = prepared_digest(book.database)
+        placement = succeeding(Placement.of(fleet), known_maps(seen))
         notes = []
         if not self.engines.postgres.tested:
             notes.append(f"PostgreSQL {fleet.postgres} is untested with this pgfleet")
@@ -94,10 +99,16 @@ class LocalProvider:
             addresses=book,
             units={name: WantedUnit(name, digest(one), self._because(name)) for name, one in bare.items()},
             shards={
-                s.name: WantedShard(s.name, self._line("shards", s.name), self._configurations()[s.name], prepared)
+                s.name: WantedShard(
+                    s.name,
+                    self._line("shards", s.name),
+                    self._configurations()[s.name],
+                    prepared,
+                    ownership_digest([ownership(placement, s.name)]),
+                )
                 for s in shapes
             },
-            placement=Placement.of(fleet).to_json(),
+            placement=placement.to_json(),
             notes=tuple(notes),
         )
 
@@ -162,14 +173,15 @@ class LocalProvider:
             for step in plan.of(Act.REMOVE_NODE, Act.REMOVE_SHARD, Act.REMOVE_POOLER):
                 with doing(step) as told:
                     told["told"] = await removal.remove(step)
+            placing = Placing(self.folder, book, settling, {s.name: [n.name for n in s.nodes] for s in self.fleet.shapes()})
+            for step in plan.of(Act.RECORD_PLACEMENT):
+                with doing(step) as told:
+                    told["told"] = await placing.record(seen.placement, wanted.placement)
+            for step in plan.of(Act.GUARD_TABLES):
+                with doing(step):
+                    await placing.guard(step.shard)
         if plan.of(Act.PREPARE):
             self._write_addresses(book)
-        for step in plan.of(Act.RECORD_PLACEMENT):
-            with doing(step):
-                # etcd last: what it says is what the next plan compares with.
-                write_atomically(self.folder / "placement.json", wanted.placement)
-                async with etcd_as(self.folder, book, "keeper") as etcd:
-                    await etcd.put(PLACEMENT, wanted.placement)
 
     def _prepare(self, book: AddressBook) -> None:
         make_folder(self.folder)
@@ -299,11 +311,8 @@ class LocalProvider:
         """:raises PlacementLosesRows: a key that has rows would be looked for on another shard.
         :raises StateUnusable: the engines could not reach their folders."""
         refuse_impassable(self.folder, self.engines.user)
-        if seen.placement is not None and seen.placement != wanted.placement and seen.addresses is not None:
-            database = seen.addresses.database
-            await refuse_lost_rows(
-                lambda node: connect_as(self.folder, node, "pgfleet_owner", database, timeout=30.0), seen, wanted
-            )
+        database = wanted.addresses.database
+        await refuse_lost_rows(lambda node: connect_as(self.folder, node, "pgfleet_owner", database, timeout=30.0), seen, wanted)
 
     # -- beside plans ----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,87 @@
+"""Tables that ``pgfleet migrate`` makes are guarded from the moment anybody can see them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from tests.engines.owning import prepare, put, session
+from tests.engines.scratch import Shards, running
+from tests.engines.test_migrate import run
+
+from pgfleet.routing.placement import Placement, TablePlacement
+
+pytestmark = pytest.mark.engines
+
+PLACED = Placement(
+    {
+        "questions": TablePlacement("subject", {"PMP": "stem", "us": "users-eu"}, {}, None),
+        "users": TablePlacement("region", {"eu": "users-eu"}, {}, None),
+    }
+)
+QUESTIONS = "-- tables: questions\ncreate table questions (subject text, id bigint)"
+USERS = """-- tables: users
+create table users (region text, at date) partition by range (at);
+create table users_p1 partition of users for values from ('2024-01-01') to ('2025-01-01')"""
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Shards]:
+    with running("bank", "stem", "users-eu") as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def shards(servers: Shards) -> AsyncIterator[Shards]:
+    await prepare(servers, "")
+    await put(servers, PLACED)
+    yield servers
+
+
+async def state_of(shards: Shards, shard: str, statement: str) -> str | None:
+    """The SQLSTATE with which an application's statement is refused; None: it is not."""
+    async with session(shards, shard) as client:
+        try:
+            await client.execute(statement)
+        except asyncpg.PostgresError as error:
+            return str(error.sqlstate)
+    return None
+
+
+async def test_what_a_file_makes_is_guarded_with_it(shards: Shards) -> None:
+    results = await run(shards, {"0001_q.sql": QUESTIONS, "0002_u.sql": USERS})
+    assert all(result.failure is None for result in results.values())
+    assert await state_of(shards, "stem", "insert into questions values ('us', 1)") == "PF002"
+    assert await state_of(shards, "stem", "insert into questions values ('PMP', 1)") is None
+    assert await state_of(shards, "users-eu", "insert into users values ('us', '2024-05-01')") == "PF002"
+    assert await state_of(shards, "users-eu", "insert into users_p1 values ('eu', '2024-05-01')") is None
+    for shard in shards.servers:
+        assert await shards.fetch(shard, "select pgfleet.unguarded()") == []
+
+
+async def test_a_partition_and_a_file_without_a_transaction(shards: Shards) -> None:
+    later = (
+        "-- tables: users\n-- pgfleet: no-transaction\n"
+        "create table if not exists users_p2 partition of users for values from ('2025-01-01') to ('2026-01-01')"
+    )
+    await run(shards, {"0001_q.sql": QUESTIONS, "0002_u.sql": USERS, "0003_p.sql": later})
+    async with session(shards, "users-eu", settings={"pgfleet.epoch": "0"}) as stale:
+        with pytest.raises(asyncpg.PostgresError) as caught:
+            await stale.execute("insert into users_p2 values ('eu', '2025-05-01')")
+        assert caught.value.sqlstate == "PF001"
+
+
+async def test_a_table_whose_key_comes_with_a_later_file(shards: Shards) -> None:
+    first = {"0001_q.sql": "-- tables: questions\ncreate table questions (id bigint)"}
+    assert (await run(shards, first))["stem"].failure is None
+    assert await shards.fetch("stem", "select pgfleet.unguarded()") == [("questions",)]
+    await run(shards, first | {"0002_k.sql": "-- tables: questions\nalter table questions add column subject text"})
+    assert await state_of(shards, "stem", "insert into questions values (1, 'us')") == "PF002"
+
+
+async def test_a_file_that_fails_leaves_neither_table_nor_guard(shards: Shards) -> None:
+    results = await run(shards, {"0001_q.sql": f"{QUESTIONS}; select 1 / 0"})
+    assert results["stem"].failure is not None
+    assert await shards.fetch("stem", "select to_regclass('questions') is null") == [(True,)]
