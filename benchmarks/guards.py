@@ -11,7 +11,8 @@ import asyncio
 import json
 import statistics
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,52 +51,43 @@ def mapped() -> Placement:
 
 
 class Bench:
+    """One session, and what its server process was busy with, by kind of work and table."""
+
     def __init__(self, connection: Any, pid: int) -> None:
         self.connection = connection
-        self._schedule = Path(f"/proc/{pid}/schedstat")
         self.seconds: dict[str, dict[str, list[float]]] = {}
+        self._schedule = Path(f"/proc/{pid}/schedstat")
 
-    async def timed(self, kind: str, table: str, run: Callable[[], Awaitable[None]], count: int) -> None:
+    async def round(self, table: str) -> None:
+        """Every kind of work on ``table``, which is empty before and after."""
+        few, more = IDS[:STATEMENTS], IDS[STATEMENTS : STATEMENTS + ROWS]
+        insert = await self.connection.prepare(f"insert into {table} values ('PMP', $1, '')")
+        update = await self.connection.prepare(f"update {table} set note = 'x' where subject = 'PMP' and id = $1")
+        miss = await self.connection.prepare(f"delete from {table} where subject = 'PMP' and id = -1 - $1::bigint")
+        delete = await self.connection.prepare(f"delete from {table} where subject = 'PMP' and id = $1")
+        for kind, statement in (("insert", insert), ("update", update), ("no row", miss), ("delete", delete)):
+            with self._timed(kind, table, STATEMENTS):
+                for number in few:
+                    await statement.fetch(number)
+        with self._timed("insert, ten a transaction", table, STATEMENTS):
+            for start in range(0, STATEMENTS, 10):
+                async with self.connection.transaction():
+                    for number in few[start : start + 10]:
+                        await insert.fetch(number)
+        with self._timed("insert of many rows", table, ROWS):
+            await self.connection.execute(f"insert into {table} select 'PMP', n, '' from unnest($1::bigint[]) n", more)
+        with self._timed("update of many rows", table, ROWS):
+            await self.connection.execute(f"update {table} set note = 'x' where id >= $1", more[0])
+        await self.connection.execute(f"truncate {table}")
+
+    @contextmanager
+    def _timed(self, kind: str, table: str, count: int) -> Iterator[None]:
         began = self._busy()
-        await run()
+        yield
         self.seconds.setdefault(kind, {}).setdefault(table, []).append((self._busy() - began) / count)
 
     def _busy(self) -> float:
         return int(self._schedule.read_text().split()[0]) / 1e9
-
-    async def round(self, tables: list[str]) -> None:
-        for table in tables:
-            insert = await self.connection.prepare(f"insert into {table} values ('PMP', $1, '')")
-            update = await self.connection.prepare(f"update {table} set note = 'x' where subject = 'PMP' and id = $1")
-            miss = await self.connection.prepare(f"delete from {table} where subject = 'PMP' and id = -$1::bigint")
-            delete = await self.connection.prepare(f"delete from {table} where subject = 'PMP' and id = $1")
-            numbers, rest = IDS[:STATEMENTS], IDS[STATEMENTS : STATEMENTS + ROWS]
-            for kind, statement in (("insert", insert), ("update", update), ("no row", miss), ("delete", delete)):
-
-                async def run(statement: Any = statement) -> None:
-                    for number in numbers:
-                        await statement.fetch(number)
-
-                await self.timed(kind, table, run, STATEMENTS)
-
-            async def ten() -> None:
-                for start in range(0, STATEMENTS, 10):
-                    async with self.connection.transaction():
-                        for number in numbers[start : start + 10]:
-                            await insert.fetch(number)
-
-            await self.timed("insert, ten a transaction", table, ten, STATEMENTS)
-
-            async def many() -> None:
-                await self.connection.execute(f"insert into {table} select 'PMP', n, '' from unnest($1::bigint[]) n", rest)
-
-            await self.timed("insert of many rows", table, many, ROWS)
-
-            async def change_many() -> None:
-                await self.connection.execute(f"update {table} set note = 'x' where id > $1", numbers[-1])
-
-            await self.timed("update of many rows", table, change_many, ROWS)
-            await self.connection.execute(f"truncate {table}")
 
 
 async def measure(shards: Shards, rounds: int) -> dict[str, dict[str, list[float]]]:
@@ -104,10 +96,12 @@ async def measure(shards: Shards, rounds: int) -> dict[str, dict[str, list[float
     async with session(shards, "one", "pgfleet_owner", {"pgfleet.epoch": "1"}) as connection:
         bench = Bench(connection, await connection.fetchval("select pg_backend_pid()"))
         tables = ["plain", "listed", "many", "hashed", "spread"]
-        await bench.round(tables)
-        bench.seconds.clear()
+        for table in tables:
+            await bench.round(table)
+        bench.seconds.clear()  # plans are kept and pages are there from now on
         for number in range(rounds):
-            await bench.round(tables if number % 2 else tables[::-1])
+            for table in tables if number % 2 else tables[::-1]:
+                await bench.round(table)
         return bench.seconds
 
 

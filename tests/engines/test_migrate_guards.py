@@ -85,3 +85,17 @@ async def test_a_file_that_fails_leaves_neither_table_nor_guard(shards: Shards) 
     results = await run(shards, {"0001_q.sql": f"{QUESTIONS}; select 1 / 0"})
     assert results["stem"].failure is not None
     assert await shards.fetch("stem", "select to_regclass('questions') is null") == [(True,)]
+
+
+async def test_a_key_column_changes_its_type_where_the_guards_are_dropped_first(shards: Shards) -> None:
+    files = {"0001_q.sql": QUESTIONS}
+    await run(shards, files)
+    changed = "-- tables: questions\n{}alter table questions alter column subject type varchar(40)"
+    failure = (await run(shards, files | {"0002_t.sql": changed.format("")}))["stem"].failure
+    assert failure is not None
+    assert "used in a trigger definition" in failure.message
+    names = ("pgfleet_statement", "zz_pgfleet_insert", "zz_pgfleet_update", "zz_pgfleet_delete")
+    dropped = "".join(f"drop trigger {name} on questions;\n" for name in names)
+    assert (await run(shards, files | {"0002_t.sql": changed.format(dropped)}))["stem"].failure is None
+    assert await state_of(shards, "stem", "insert into questions values ('us', 1)") == "PF002"
+    assert await shards.fetch("stem", "select pgfleet.unguarded()") == []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pgfleet.names import quote_identifier
 from pgfleet.routing.hashing import bucket_sql
@@ -62,9 +62,9 @@ def turn_function(turn: int) -> str:
 
 
 def _owns(table: str, held: Sequence[Ownership]) -> str:
-    body = " and ".join(f"({_row(each.get(table))})" for each in held) if len(held) > 1 else _row(held[0].get(table))
     name = f"pgfleet.{quote_identifier(owns_function(table))}"
-    return _function(f"{name}(key text, seconds jsonb)", f"begin\nreturn {body};\nend")
+    body = "\n".join(_returns([each.get(table) for each in held], _of_spread))
+    return _function(f"{name}(key text, seconds jsonb)", f"begin\n{body}\nend")
 
 
 def _holds(held: Sequence[Ownership]) -> str:
@@ -78,10 +78,45 @@ def _holds(held: Sequence[Ownership]) -> str:
         "begin",
     ]
     for root, names in tables.items():
-        each = [f"({_any(ownership.get(root))})" for ownership in held]
-        lines.append(f"if {_one_of('root', [root])} and {_one_of('relation', names)} then return {' and '.join(each)}; end if;")
+        lines.append(f"if {_one_of('root', [root])} and {_one_of('relation', names)} then")
+        lines += [*_returns([each.get(root) for each in held], lambda _: "true"), "end if;"]
     lines += ["return null;", "end"]
     return _function("pgfleet.holds(relation text, claim text)", "\n".join(lines))
+
+
+def _returns(held: Sequence[Owned | None], of_spread: Callable[[Share], str]) -> Iterator[str]:
+    """Statements that return whether all of ``held`` own ``key``; null or false where not. The rarer is the dearer: what is not
+    reached is not even made ready."""
+    if len(held) > 1:
+        yield "return " + " and ".join(f"({_expression(owned, of_spread)})" for owned in held) + ";"
+        return
+    *cases, (_, others) = _cases(held[0], of_spread)
+    yield from (f"if {condition} then return {said}; end if;" for condition, said in cases)
+    yield f"return {others};"
+
+
+def _expression(owned: Owned | None, of_spread: Callable[[Share], str]) -> str:
+    *cases, (_, others) = _cases(owned, of_spread)
+    if not cases:
+        return others
+    return "case " + " ".join(f"when {condition} then {said}" for condition, said in cases) + f" else {others} end"
+
+
+def _cases(owned: Owned | None, of_spread: Callable[[Share], str]) -> Iterator[tuple[str, str]]:
+    """Conditions on ``key``, and what is true of it then; the last is for all other keys."""
+    if owned is None:
+        yield "", "false"
+        return
+    here = [key for key, share in owned.named.items() if share is not None and share.whole]
+    away = [key for key, share in owned.named.items() if share is None]
+    if here:
+        yield _among(here), "true"
+    if away:
+        yield _among(away), "false"
+    for key, share in owned.named.items():
+        if share is not None and not share.whole:
+            yield _one_of(_KEY, [key]), of_spread(share)
+    yield "", _bucket(owned.others, _KEY) if owned.others is not None else "false"
 
 
 def _function(head: str, body: str) -> str:
@@ -97,35 +132,6 @@ def _tags() -> Iterator[str]:
     while True:
         yield f"owned{number or ''}"
         number += 1
-
-
-def _row(owned: Owned | None) -> str:
-    """Whether the row is owned; null or false where not."""
-    if owned is None:
-        return "false"
-    return _cases(owned, {key: _of_spread(share) for key, share in owned.named.items() if share is not None and not share.whole})
-
-
-def _any(owned: Owned | None) -> str:
-    """Whether any row of the key is owned."""
-    if owned is None:
-        return "false"
-    return _cases(owned, {key: "true" for key, share in owned.named.items() if share is not None and not share.whole})
-
-
-def _cases(owned: Owned, spread: dict[str, str]) -> str:
-    here = [key for key, share in owned.named.items() if share is not None and share.whole]
-    away = [key for key, share in owned.named.items() if share is None]
-    others = _bucket(owned.others, _KEY) if owned.others is not None else "false"
-    lines = []
-    if here:
-        lines.append(f"when {_among(here)} then true")
-    if away:
-        lines.append(f"when {_among(away)} then false")
-    lines += [f"when {_one_of(_KEY, [key])} then {said}" for key, said in spread.items()]
-    if not lines:
-        return others
-    return "case\n" + "\n".join(lines) + f"\nelse {others} end"
 
 
 def _of_spread(share: Share) -> str:

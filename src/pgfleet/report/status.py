@@ -184,4 +184,9 @@ def _shard_problems(
             problems.append(f"primary {node['node']} is {node['state']}{why}")
     if shape.sync and seen is not None and len(topology.sync.voters) < shape.sync:
         problems.append(f"commits reach {len(topology.sync.voters)} replicas, {shape.sync} are promised")
+    held = seen.placement if seen is not None else None
+    if held is not None and len(held.maps) > 1:
+        problems.append("a change of the map of keys was not finished: some keys have no owner (pgfleet apply)")
+    if held is not None and held.unguarded:
+        problems.append(f"{', '.join(held.unguarded)} would take rows that are not its own (pgfleet apply)")
     return problems
