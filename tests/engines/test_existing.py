@@ -153,7 +153,7 @@ def test_another_password_is_seen_and_kept(desk: Desk) -> None:
     try:
         changed = {name: text.replace(PASSWORD, "an0ther") for name, text in desk.environment.items()}
         made = desk.document("plan", **changed)
-            assert steps(made) == ALL, "the shards do not let us look any more"
+        assert steps(made) == ALL, "the shards do not let us look any more"
         assert "an0ther" not in json.dumps(made)
         desk.said("apply", **changed)
         assert desk.document("status")["healthy"]
