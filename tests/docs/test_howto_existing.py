@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.docs.pages import CLONE, blocks
 from tests.engines.outside import Outside, dsn, outside, value
 from tests.engines.scratch import binaries
 
 pytestmark = pytest.mark.engines
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "existing.md"
-BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGE = CLONE / "docs" / "how-to" / "existing.md"
 
 
 @pytest.fixture
@@ -36,9 +35,9 @@ def test_the_page_does_what_it_says(pair: Outside, tmp_path: Path) -> None:
         "MAIN_DSN": dsn(pair.primary, database), "MAIN_REPLICA_DSN": dsn(pair.replica, database),
     }  # fmt: skip
     said = []
-    blocks = BLOCK.findall(PAGE.read_text())
-    assert [language for language, _ in blocks] == ["sh", "sh", "sh", "python", "sh"]
-    for language, text in blocks:
+    run = [(block.language, block.text) for block in blocks(PAGE) if block.language in ("sh", "python")]
+    assert [language for language, _ in run] == ["sh", "sh", "sh", "python", "sh"]
+    for language, text in run:
         if all(line.startswith("export ") for line in text.splitlines()):
             assert {line.split("=")[0] for line in text.splitlines()} == {"export MAIN_DSN", "export MAIN_REPLICA_DSN"}
             continue

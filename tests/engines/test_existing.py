@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.docs.documented import documented, wrong
 from tests.engines.desk import FILE, Desk, make_desk
 from tests.engines.outside import OWNER, PASSWORD, STRANGER, Outside, dsn, outside, value
 from tests.engines.scratch import POSTGRES_USER, binaries, free_port
@@ -46,6 +47,8 @@ ALL = ["prepare shop", "prepare shard main", "record placement shop"]
 
 
 def test_a_fleet_from_two_dsns(desk: Desk) -> None:
+    for command in ("check", "plan"):
+        assert wrong(desk.document(command), documented()[command]) == []
     assert steps(desk.document("plan")) == ALL
     assert not desk.folder.exists()
     assert steps(desk.document("apply")) == ALL
@@ -82,6 +85,7 @@ def test_what_is_applied_needs_no_environment_afterwards(desk: Desk) -> None:
 def test_status_says_who_is_who(desk: Desk) -> None:
     desk.said("apply")
     document = desk.document("status")
+    assert wrong(document, documented()["status"]) == []
     assert (document["healthy"], document["problems"], document["keeper"]) == (True, [], None)
     assert document["etcd"] == {"answers": None, "members": []}
     [shard] = document["shards"]

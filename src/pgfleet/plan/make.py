@@ -33,6 +33,10 @@ def known(seen: FleetSeen) -> bool:
     return seen.etcd or not any(_kind(name) == "etcd" for name in seen.units)
 
 
+_KEEP_ADDRESSES = "none: running processes keep their addresses"
+_KEEP_SERVERS = "none: clients that are open keep to the servers that they know"
+
+
 def _foundation(wanted: Wanted, seen: FleetSeen) -> Iterator[Step]:
     if seen.addresses is None:
         yield Step(
@@ -42,7 +46,7 @@ def _foundation(wanted: Wanted, seen: FleetSeen) -> Iterator[Step]:
     elif seen.addresses != wanted.addresses:
         yield Step(
             Act.PREPARE, wanted.fleet, f"{wanted.because} and the address book name different places",
-            risk="none: running processes keep their addresses", undo="apply the file as it was",
+            risk=_KEEP_ADDRESSES if wanted.provisions else _KEEP_SERVERS, undo="apply the file as it was",
         )  # fmt: skip
     elif changed := [name for name, secret in wanted.secrets.items() if seen.secrets.get(name) != secret]:
         yield Step(
