@@ -13,6 +13,7 @@ from tests.engines.replicated import Replicated, replicated
 
 from pgfleet.client.fleet import Fleet
 from pgfleet.errors import DeadlineExceeded, NotResolvable, OutcomeUnknown
+from pgfleet.runtime.sql import Connection
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(180)]
 
@@ -227,3 +228,27 @@ async def test_waiting_for_a_connection_is_in_order_and_ends(stage: Replicated) 
             with pytest.raises(DeadlineExceeded, match="free connection"):
                 await fleet.execute("questions", INSERT, "one-a", uuid4(), key="one-a", deadline=0.3)
         await fleet.execute("questions", INSERT, "one-a", uuid4(), key="one-a")
+
+
+async def test_a_function_runs_again_when_its_connection_is_lost_before_it_began(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, cut = Connection.own, 2
+
+    async def cut_off(self: Connection, *args: Any, **more: Any) -> Any:
+        nonlocal cut
+        if cut:
+            cut -= 1
+            self.terminate()
+        return await own(self, *args, **more)
+
+    monkeypatch.setattr(Connection, "own", cut_off)
+    row, runs = uuid4(), 0
+
+    async def once(connection: asyncpg.Connection[Any]) -> str:
+        nonlocal runs
+        runs += 1
+        return await connection.execute(INSERT, "one-a", row)
+
+    assert await fleet.transact("questions", once, key="one-a") == "INSERT 0 1"
+    assert (runs, cut) == (1, 0), "what was lost was lost before it ran"

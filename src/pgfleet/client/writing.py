@@ -245,9 +245,10 @@ class Writer:
         pause, times = AGAIN_FIRST, 0
         while True:
             mark = uuid4() if write.resolvable else None
-            gone, done = False, list[T]()
+            began, gone, done = False, False, list[T]()
             try:
                 async with self._block(write, deadline, call, mark) as connection:
+                    began = True
                     try:
                         done.append(await function(connection))
                     except (asyncpg.PostgresError, *BROKEN) as error:
@@ -266,7 +267,7 @@ class Writer:
                 if times > 1 and deadline.left() < AGAIN_LAST:
                     raise
             except (asyncpg.PostgresError, *BROKEN) as error:
-                if not (not_done(error) or gone):
+                if not (not_done(error) or gone or (not began and lost(error))):
                     raise
             if deadline.left() <= pause:
                 raise DeadlineExceeded(

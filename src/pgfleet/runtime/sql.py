@@ -183,6 +183,13 @@ class Connection(asyncpg.Connection):
         """Whether the borrower left listeners on this object."""
         return bool(self._listeners) or bool(self._query_loggers) or len(self._log_listeners) > 1
 
+    def _abort(self) -> None:
+        # asyncpg lets go of its protocol here, and whoever is in the middle of a statement then stumbles over None. What was cut
+        # off says itself that it is closed.
+        protocol = self._protocol
+        super()._abort()  # type: ignore[misc]
+        self._protocol = protocol
+
     def _cancel_current_command(self, waiter: Any, *more: Any) -> None:
         # Not from in here: asyncpg is in the middle of changing its state.
         asyncio.get_running_loop().call_soon(self.terminate)
