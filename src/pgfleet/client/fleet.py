@@ -25,8 +25,9 @@ from pgfleet.client.reading import Read, Reader
 from pgfleet.client.router import Router
 from pgfleet.client.writing import Write, Writer
 from pgfleet.errors import DeadlineExceeded, FleetClosed, ShardsSilent
+from pgfleet.names import NodeName
 from pgfleet.routing.hashing import Key
-from pgfleet.routing.route import Route
+from pgfleet.routing.route import Route, Tls
 from pgfleet.routing.token import Token
 from pgfleet.runtime.clock import Deadline
 from pgfleet.runtime.sql import Connection
@@ -277,6 +278,7 @@ class Parts:
         self.reader = Reader(self.router, carrying)
         self.outcomes = Outcomes(self.router)
         self.plain_reads: dict[tuple[str, str], Read] = {}
+        self.tls: dict[NodeName, Tls] = {}
         self.opened, self.carrying = opened, carrying
         self._placed: Placed | None = None
         self._writer: Writer | None = None

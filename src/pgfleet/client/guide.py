@@ -191,9 +191,12 @@ class Guide:
 
     def _route(self, aim: Aim, choice: Choice) -> Route:
         parts, node = self._fleet._open, choice.node.name
+        tls = parts.tls.get(node)
+        if tls is None:
+            tls = parts.tls[node] = self._tls(node)
         return Route.of(
             choice, aim.placed, aim.role, database=self.login(node).database, version=parts.router.table.version,
-            claim=aim.claim, epoch=parts.placed.now.epoch, tls=self._tls(node),
+            claim=aim.claim, epoch=parts.placed.now.epoch, tls=tls,
         )  # fmt: skip
 
     def _tls(self, node: NodeName) -> Tls:

@@ -23,7 +23,7 @@ from pgfleet.routing.route import Route
 #: too, so it is only looked for: a session with such names ends.
 _RESET = (
     "set session authorization default; close all; unlisten *; select pg_advisory_unlock_all(); reset all; discard temp; "
-    "discard sequences; select exists (select from pg_prepared_statements where from_sql)"
+    "discard sequences; select name from pg_prepared_statement() where from_sql"
 )
 COMMIT = f"commit; {_RESET}".encode()
 ROLLBACK = f"rollback; {_RESET}".encode()
@@ -74,7 +74,7 @@ def read_answer(results: Sequence[PGresult]) -> Answer:
     first, last = results[0], results[-1]
     tag = (first.command_status or b"").decode()
     error = psycopg.errors.error_from_result(first) if first.status == ExecStatus.FATAL_ERROR else None
-    clean = last.status == ExecStatus.TUPLES_OK and last.get_value(0, 0) == b"f"
+    clean = last.status == ExecStatus.TUPLES_OK and last.ntuples == 0
     return Answer(tag, error, clean)
 
 
