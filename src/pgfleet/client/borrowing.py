@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
+
+import asyncpg
 
 from pgfleet.client.observing import UNHEARD, Call
 from pgfleet.client.pools import NodePool
 from pgfleet.client.router import Mode, Router
-from pgfleet.client.trouble import lost
+from pgfleet.client.trouble import BROKEN, lost, not_done
 from pgfleet.errors import CannotConnect, DeadlineExceeded
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import NodeName
 from pgfleet.runtime.clock import Deadline, monotonic
 from pgfleet.runtime.sql import Connection
+
+Opening = Callable[[Connection], Awaitable[object]]
 
 #: Seconds between two attempts while the table has not changed; any change ends the pause.
 PAUSE = 0.02
@@ -66,13 +70,44 @@ class Borrowing:
                 return pool, connection
         raise self.late(shard, waits_for, deadline)
 
+    async def _opened(
+        self, shard: str, mode: Mode, deadline: Deadline, opening: Opening | None, *,
+        among: Collection[NodeName] | None, fresh: bool, call: Call,
+    ) -> tuple[NodePool, Connection]:  # fmt: skip
+        """A connection on which ``opening`` went well. One that turns out to be gone is replaced: nothing was done on it."""
+        waits_for = "a connection"
+        while deadline.left() > 0:
+            pool, connection = await self.borrow(shard, mode, deadline, among=among, fresh=fresh, call=call)
+            if opening is None:
+                return pool, connection
+            try:
+                async with asyncio.timeout(max(0.0, deadline.left())):
+                    await opening(connection)
+            except (asyncpg.PostgresError, *BROKEN) as error:
+                pool.discard(connection)
+                if not lost(error) and not not_done(error):
+                    raise
+                waits_for = str(error) or type(error).__name__
+                self._router.failed(pool.node.name, silent=False)
+                call.retried()
+                await self._router.change(deadline, PAUSE)
+            except BaseException:
+                pool.discard(connection)
+                raise
+            else:
+                return pool, connection
+        raise self.late(shard, waits_for, deadline)
+
     @asynccontextmanager
     async def block(
         self, shard: str, mode: Mode, deadline: Deadline, *, among: Collection[NodeName] | None = None, fresh: bool = False,
-        call: Call = UNHEARD,
+        opening: Opening | None = None, call: Call = UNHEARD,
     ) -> AsyncIterator[tuple[NodeAddress, Connection]]:  # fmt: skip
-        """A connection for the length of a block, and whose it is; it ends by the deadline, whatever the borrower waits for."""
-        pool, connection = await self.borrow(shard, mode, deadline, among=among, fresh=fresh, call=call)
+        """A connection for the length of a block, and whose it is; it ends by the deadline, whatever the borrower waits for.
+
+        :param opening: what the block begins with; it may be done again on another connection.
+        """
+        pool, connection = await self._opened(shard, mode, deadline, opening, among=among, fresh=fresh, call=call)
         if fresh:
             connection.touched = True  # and it is discarded afterwards, whatever was done
         try:

@@ -203,12 +203,16 @@ class Reader:
     ) -> AsyncIterator[Connection]:
         """A READ ONLY transaction, or with ``session`` a session of one's own, on a node that is fresh enough."""
         deadline = Deadline.after(seconds)
+        sentence = f"begin{_isolation(isolation)} read only"
+
+        async def begin(connection: Connection) -> None:
+            await connection.control(sentence)
+
         with self._router.observing.call("read", read.table, read.shard) as call:
             among = await self._among(read, deadline, call)
-            lent = self._borrowing.block(read.shard, "read", deadline, among=among, fresh=session, call=call)
+            opening = None if session else begin
+            lent = self._borrowing.block(read.shard, "read", deadline, among=among, fresh=session, opening=opening, call=call)
             async with lent as (_, connection):
-                if not session:
-                    await connection.control(f"begin{_isolation(isolation)} read only", max(0.001, deadline.left()))
                 try:
                     yield connection
                 except asyncpg.ReadOnlySQLTransactionError as error:

@@ -162,12 +162,15 @@ class Writer:
     async def _block(self, write: Write, deadline: Deadline, call: Call, mark: UUID | None) -> AsyncIterator[Connection]:
         """:param mark: the id of its outcome row."""
         shard = self.shard(write)
-        async with self._borrowing.block(shard, "write", deadline, call=call) as (node, connection):
+
+        async def begin(connection: Connection) -> None:
+            await connection.control(self._begin(write))
+            if mark is not None:
+                await connection.own(MARK, mark)
+                self._outcomes.marked(shard)
+
+        async with self._borrowing.block(shard, "write", deadline, opening=begin, call=call) as (node, connection):
             try:
-                await connection.control(self._begin(write))
-                if mark is not None:
-                    await connection.own(MARK, mark)
-                    self._outcomes.marked(shard)
                 try:
                     yield connection
                 except BaseException:
