@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -11,10 +11,12 @@ from typing import Any, Self
 import asyncpg
 
 from pgfleet.client.explanation import Explanation
-from pgfleet.client.gather import Rows, merge
+from pgfleet.client.gather import Rows
 from pgfleet.client.open import Opened, open_fleet
+from pgfleet.client.order import OrderBy
 from pgfleet.client.pools import NodePool, touches_session
 from pgfleet.client.router import Mode, Router
+from pgfleet.client.scatter import Question, ask_all
 from pgfleet.client.trouble import BROKEN, lost, not_done, read_again
 from pgfleet.errors import (
     BlockRolledBack,
@@ -23,7 +25,6 @@ from pgfleet.errors import (
     FleetClosed,
     OutcomeUnknown,
     PgfleetError,
-    ShardsSilent,
     WriteInRead,
 )
 from pgfleet.names import NodeName
@@ -258,37 +259,32 @@ class Fleet:
     # -- all shards ------------------------------------------------------------------------------------------------------
 
     async def everywhere(
-        self, table: str, sql: str, *args: Any, order_by: str | None = None, descending: bool = False,
-        limit: int | None = None, partial: bool = False, deadline: float | None = None,
-    ) -> Rows:  # fmt: skip
+        self, table: str, sql: str, *args: Any, order_by: OrderBy | None = None, descending: bool = False,
+        limit: int | None = None, offset: int = 0, combine: Mapping[str, str] | None = None,
+        group_by: str | Sequence[str] | None = None, partial: bool = False, deadline: float | None = None,
+    ) -> Rows[Any]:  # fmt: skip
         """One reading statement on every shard that holds ``table``, at once; all rows in one list.
 
-        Rows of equal groups on two shards stay two rows.
+        Rows of equal groups on two shards stay two rows, unless they are combined.
 
-        :param order_by: a column of the answer; rows are merged by it (SQL's own ORDER BY sorts within a shard only).
+        :param order_by: columns of the answer, each with ``asc``, ``desc``, ``nulls first``, ``nulls last`` as in SQL.
+        :param limit: rows in all. :param offset: rows in all that are passed over before.
+        :param combine: column -> ``count``, ``sum``, ``min``, ``max`` or ``avg:COUNT`` (docs/reference/everywhere-lookups.md).
+        :param group_by: columns whose equal values make one row; by default those that are not combined.
         :param partial: shards that do not answer are named in ``missing`` instead of raising.
         :raises ShardsSilent: some shards did not answer, and ``partial`` is false.
+        :raises CannotMerge, CannotCombine: the answers cannot be put together as was asked.
         """
         limit_at = self._deadline(deadline)
-        shards = self._known.placement.shards(table)
-        answers = await asyncio.gather(
-            *(self._fetch(table, shard, sql, args, limit_at) for shard in shards), return_exceptions=True
+        question = Question.of(
+            sql, args, order_by=order_by, descending=descending, limit=limit, offset=offset, combine=combine, group_by=group_by
         )
-        rows: list[list[asyncpg.Record]] = []
-        missing: dict[str, str] = {}
-        for shard, answer in zip(shards, answers, strict=True):
-            if isinstance(answer, DeadlineExceeded):
-                missing[shard] = answer.message
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                rows.append(answer)
-        if missing and not partial:
-            raise ShardsSilent(
-                f"{len(missing)} of {len(shards)} shards of {table} did not answer",
-                seen=[f"{shard}: {why}" for shard, why in missing.items()], hint="partial=True",
-            )  # fmt: skip
-        return Rows(merge(rows, order_by, descending=descending, limit=limit), tuple(missing))
+        answers, missing = await ask_all(
+            self._known.placement.shards(table),
+            lambda shard: self._fetch(table, shard, question.sql, question.args, limit_at),
+            what=table, partial=partial,
+        )  # fmt: skip
+        return question.answer(answers, missing)
 
     def explain(self, table: str, *, key: Key, second: Key | None = None) -> Explanation:
         """Where a read and a write of ``key`` would go now, and because of what; nothing is sent."""
