@@ -5,21 +5,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 
-from pgfleet.client.lookup_entry import Entries
+from pgfleet.client.lookup_entry import WRITE_OUTCOME, Entries
 from pgfleet.client.repair import PAUSE, Repair, until
-from pgfleet.errors import AlreadyClaimed, DeadlineExceeded, NotTheirs, OutcomeUnknown, Unreachable
+from pgfleet.errors import AlreadyClaimed, ClaimVoided, DeadlineExceeded, NotTheirs, OutcomeUnknown, Unreachable
 from pgfleet.routing.lookup import Address, Entry, Undecided
 from pgfleet.runtime.clock import Deadline
 
 
-class Claiming:
-    """Used once. ``id`` is what the transaction writes into ``pgfleet.outcome`` (:data:`lookup_entry.WRITE_OUTCOME`); it is
-    known when :meth:`reserve` has returned, not before.
+async def write_outcome(connection: asyncpg.Connection[Any], write: UUID) -> None:
+    """The first statement of a write with claims, in its transaction on the owner shard.
+
+    First, because whoever needs an outcome then waits for the transaction, instead of declaring it void when its grace is over.
+
+    :raises ClaimVoided: that was done already; roll back.
     """
+    if await connection.fetchval(WRITE_OUTCOME, write) is None:
+        raise ClaimVoided("the values were reserved too long before the transaction began, and another write took them")
+
+
+class Claiming:
+    """Used once. ``id`` is for :func:`write_outcome`; it is known when :meth:`reserve` has returned, not before."""
 
     def __init__(
         self, entries: Entries, repair: Repair, key: str, second: str | None, owner: str, claims: tuple[Address, ...],
@@ -35,7 +45,7 @@ class Claiming:
     async def held(self, deadline: Deadline) -> AsyncIterator[UUID]:
         """Around the transaction: reserved when it begins; confirmed when the block ends, withdrawn when it raises.
 
-        The block's transaction writes the id as its first statement. An error that leaves the block says that it was not
+        The block's transaction begins with :func:`write_outcome`. An error that leaves the block says that it was not
         committed; OutcomeUnknown and a cancellation leave the entries as they are, to be decided by the outcome.
 
         :raises AlreadyClaimed, NotTheirs: nothing is reserved any more.

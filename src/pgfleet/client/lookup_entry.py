@@ -10,7 +10,7 @@ from uuid import UUID
 from pgfleet.routing.lookup import Address, Entry
 from pgfleet.runtime.clock import Deadline
 
-#: What a write with claims sends first in its transaction, on its owner shard: no row comes back when it was voided.
+#: No row comes back when the write was voided.
 WRITE_OUTCOME = "insert into pgfleet.outcome (id, void) values ($1, false) on conflict (id) do nothing returning id"
 
 _COLUMNS = "key, second, owner, reservation, confirmed, releasing, releasing_on"

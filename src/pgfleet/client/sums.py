@@ -30,11 +30,12 @@ def added(values: Sequence[Any]) -> Any:
     :raises TypeError: what cannot be added. :raises OverflowError: a sum that no float can hold.
     """
     there = [value for value in values if value is not None]
-    if not there:
-        return None
-    if all(isinstance(value, float) for value in there):
+    kinds = {type(value) for value in there}
+    if kinds == {float}:
         return _float_sum(there)
-    return reduce(_plus, there)
+    if not (kinds <= {int, Decimal} or kinds == {timedelta}):
+        raise TypeError(f"{' and '.join(sorted(kind.__name__ for kind in kinds))} cannot be added")
+    return reduce(_plus, there) if there else None
 
 
 def counted(values: Sequence[Any]) -> Any:
@@ -42,10 +43,11 @@ def counted(values: Sequence[Any]) -> Any:
 
     :raises TypeError: a count that is no whole number.
     """
-    there = [value for value in values if value is not None]
-    for value in there:
-        _whole(value)
-    return reduce(_plus, there, 0)
+    for value in values:
+        if value is not None:
+            _whole(value)
+    summed = added(values)
+    return 0 if summed is None else summed
 
 
 def least(values: Sequence[Any]) -> Any:
@@ -91,12 +93,8 @@ def averaged(means: Sequence[Any], counts: Sequence[Any]) -> Any:
 
 
 def _plus(one: Any, other: Any) -> Any:
-    if isinstance(one, bool) or isinstance(other, bool) or not isinstance(one, (int, float, Decimal, timedelta)):
-        raise TypeError(f"{type(one).__name__} and {type(other).__name__} cannot be added")
-    if isinstance(one, Decimal) and isinstance(other, (Decimal, int)):
-        return _EXACT.add(one, other)
-    if isinstance(one, int) and isinstance(other, Decimal):
-        return _EXACT.add(other, one)
+    if isinstance(one, Decimal) or isinstance(other, Decimal):
+        return _EXACT.add(Decimal(one), Decimal(other))
     return one + other
 
 
