@@ -7,7 +7,8 @@ story goes on: nothing happens, the process dies, or the answer is lost.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -56,10 +57,11 @@ async def open_gate(step: str, done: bool) -> None:
 
 @dataclass
 class Stage:
-    """:param pools: (writer, shard) -> connections that bear the writer's name."""
+    """:param pools: (writer, shard) -> connections that bear the writer's name. :param free: those for its transactions."""
 
     shards: Shards
     pools: dict[tuple[str, str], asyncpg.Pool[Any]] = field(default_factory=dict)
+    free: dict[tuple[str, str], list[asyncpg.Connection[Any]]] = field(default_factory=dict)
 
     async def set_up(self) -> None:
         self.shards.empty()
@@ -76,14 +78,31 @@ class Stage:
     async def close(self) -> None:
         for pool in self.pools.values():
             await pool.close()
+        for connections in self.free.values():
+            for connection in connections:
+                await connection.close()
+
+    def _login(self, writer: str, shard: str) -> dict[str, Any]:
+        return {
+            "host": "127.0.0.1", "port": self.shards.servers[shard].port, "user": "pgfleet_app", "password": "pgfleet_app",
+            "database": "app", "ssl": tls(self.shards.folder), "server_settings": {"application_name": writer},
+        }  # fmt: skip
 
     async def pool(self, writer: str, shard: str) -> asyncpg.Pool[Any]:
         if (writer, shard) not in self.pools:
-            self.pools[writer, shard] = await asyncpg.create_pool(
-                host="127.0.0.1", port=self.shards.servers[shard].port, user="pgfleet_app", password="pgfleet_app",
-                database="app", ssl=tls(self.shards.folder), min_size=1, max_size=3, server_settings={"application_name": writer},
-            )  # fmt: skip
+            self.pools[writer, shard] = await asyncpg.create_pool(**self._login(writer, shard), min_size=1, max_size=3)
         return self.pools[writer, shard]
+
+    @asynccontextmanager
+    async def connection(self, writer: str, shard: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+        """For one transaction; one that was cut off is not used again."""
+        free = self.free.setdefault((writer, shard), [])
+        lent = free.pop() if free else await asyncpg.connect(**self._login(writer, shard))
+        try:
+            yield lent
+        finally:
+            if not lent.is_closed():
+                free.append(lent)
 
     async def ask(self, sql: str, *args: object) -> list[tuple[Any, ...]]:
         """Rows of every shard."""
@@ -161,33 +180,34 @@ class Writer:
             await self._transaction(write, id_)
 
     async def _transaction(self, write: Write, id_: UUID) -> None:
-        pool = await self.stage.pool(self.name, REGIONS[write.region])
-        connection: Any = await pool.acquire()
-        try:
-            for step, deed in (
-                ("begin", lambda: connection.execute("begin")),
-                ("outcome", lambda: write_outcome(connection, id_)),
-                ("row", lambda: self._row(connection, write)),
-                ("commit", lambda: connection.execute("commit")),
-            ):
-                try:
-                    await self.gate(step, False)
-                    await deed()
-                    await self.gate(step, True)
-                except OutcomeUnknown as error:
-                    connection.terminate()
-                    if step == "commit":
-                        raise
-                    raise ConnectionResetError(f"before {step}") from error  # COMMIT was never sent
-        except Exception:
-            if not connection.is_closed():
+        async with self.stage.connection(self.name, REGIONS[write.region]) as connection:
+            try:
+                await self._step("begin", connection.execute("begin"))
+                await self._step("outcome", write_outcome(connection, id_))
+                await self._step("row", self._row(connection, write))
+            except OutcomeUnknown as error:
+                connection.terminate()
+                raise ConnectionResetError("the connection is gone, and COMMIT was never sent") from error
+            except Exception:
                 await connection.execute("rollback")
-            raise
+                raise
+            except BaseException:
+                connection.terminate()
+                raise
+            try:
+                await self._step("commit", connection.execute("commit"))
+            except BaseException:
+                connection.terminate()
+                raise
+
+    async def _step(self, name: str, deed: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await self.gate(name, False)
         except BaseException:
-            connection.terminate()
+            deed.close()
             raise
-        finally:
-            await pool.release(connection)
+        await deed
+        await self.gate(name, True)
 
     async def _row(self, connection: Any, write: Write) -> None:
         if write.old is None:

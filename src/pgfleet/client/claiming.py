@@ -40,6 +40,7 @@ class Claiming:
         self._entries, self._repair, self._key, self._second = entries, repair, key, second
         self._begun: list[tuple[Address, bool]] = []
         self._abandoned: set[UUID] = set()
+        self._waits_for = ""
 
     @asynccontextmanager
     async def held(self, deadline: Deadline) -> AsyncIterator[UUID]:
@@ -75,10 +76,12 @@ class Claiming:
                 for at in self.releases:
                     await self._mark(at, deadline)
                 return
-            except OutcomeUnknown as error:
-                if deadline.left() <= PAUSE:
-                    raise DeadlineExceeded(f"no answer within {deadline.allowed:g} s", seen=[error.message]) from error
+            except (OutcomeUnknown, DeadlineExceeded) as error:
                 await self.settle(deadline, committed=False)
+                if isinstance(error, DeadlineExceeded) or deadline.left() <= PAUSE:
+                    raise DeadlineExceeded(
+                        f"whether {self._waits_for} was not decided within {deadline.allowed:g} s", seen=[error.message]
+                    ) from error
                 self._abandoned.add(self.id)
                 self.id = uuid4()
             except Exception:
@@ -119,6 +122,7 @@ class Claiming:
             await self._others(at, entry, asked, deadline)
 
     async def _mark(self, at: Address, deadline: Deadline) -> None:
+        self._waits_for = _what(at, claimed=False)
         while (entry := await self._entries.read(at, deadline)) is not None:
             if (asked := entry.undecided) is not None:
                 await self._others(at, entry, asked, deadline)
@@ -131,8 +135,9 @@ class Claiming:
                 return
 
     def _begin(self, at: Address, *, claimed: bool, deadline: Deadline) -> None:
+        self._waits_for = _what(at, claimed=claimed)
         if deadline.left() <= 0:
-            raise _late(at, deadline, "")
+            raise DeadlineExceeded("no time is left")
         if (at, claimed) not in self._begun:
             self._begun.append((at, claimed))
 
@@ -141,10 +146,9 @@ class Claiming:
         patience = max(0.001, deadline.left())
         if await self._repair.resolve(at, entry, deadline, patience=patience, abandoned=self._abandoned) is None:
             if deadline.left() <= PAUSE:
-                raise _late(at, deadline, f"write {asked.write} on {asked.shard} is in flight, or began a moment ago")
+                raise DeadlineExceeded(f"write {asked.write} on {asked.shard} holds it, in flight or since a moment")
             await asyncio.sleep(PAUSE)
 
 
-def _late(at: Address, deadline: Deadline, seen: str) -> DeadlineExceeded:
-    message = f"the {at.lookup} given for {at.table} was not decided about within {deadline.allowed:g} s"
-    return DeadlineExceeded(message, seen=[seen] if seen else [])
+def _what(at: Address, *, claimed: bool) -> str:
+    return f"the {at.lookup} given for {at.table} can be {'claimed' if claimed else 'given up'}"

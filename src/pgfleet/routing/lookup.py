@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 from uuid import UUID
 
 from pgfleet.errors import PlacementError
@@ -19,7 +20,7 @@ SEPARATOR = "\x1f"
 #: Bytes of UTF-8 that a value may have: PostgreSQL's B-tree takes 2704 with the names beside it (nbtree.h).
 LONGEST = 2000
 
-#: A value for one column, or one for each; NULL among them claims nothing, as in a unique index.
+#: A value for one column, or a list or tuple with one for each; NULL among them claims nothing, as in a unique index.
 Value = Key | None | Sequence[Key | None]
 
 
@@ -81,13 +82,11 @@ def address(placement: Placement, table: str, lookup: str, value: Value) -> Addr
 
     :raises PlacementError: no such lookup, another number of values than it has columns, or a value that is no key.
     """
-    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    values = list(value) if isinstance(value, (list, tuple)) else [cast("Key | None", value)]
     hashed = placement.lookups.get((table, lookup))
     columns = [] if hashed is None or hashed.column is None else hashed.column.split(", ")
     if hashed is not None and len(values) != len(columns):
-        raise PlacementError(
-            f"lookup {lookup} of {table} has {len(columns)} columns, {len(values)} values were given", hint=", ".join(columns)
-        )
+        raise PlacementError(f"lookup {lookup} of {table} is by {', '.join(columns)}; {len(values)} values were given")
     there = [each for each in values if each is not None]
     if len(there) < len(values):
         return None
@@ -120,13 +119,11 @@ def by_columns(placement: Placement, table: str, given: Mapping[str, Value]) -> 
         columns = (hashed.column or "").split(", ")
         if of == table and sorted(columns) == sorted(given):
             return name, [_single(given[column], column) for column in columns]
-    known = [f"{name} ({hashed.column})" for (of, name), hashed in sorted(placement.lookups.items()) if of == table]
-    raise PlacementError(
-        f"table {table} has no lookup by {', '.join(given) or 'nothing'}", hint=f"known: {', '.join(known)}" if known else ""
-    )
+    known = ", ".join(f"{name} ({hashed.column})" for (of, name), hashed in placement.lookups.items() if of == table)
+    raise PlacementError(f"table {table} has no lookup by {', '.join(given) or 'nothing'}", hint=known and f"known: {known}")
 
 
 def _single(value: Value, column: str) -> Key | None:
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, (list, tuple)):
         raise PlacementError(f"one value was expected for {column}, not {len(value)}")
-    return value
+    return cast("Key | None", value)
