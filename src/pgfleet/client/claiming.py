@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from pgfleet.client.lookup_entry import WRITE_OUTCOME, Entries
-from pgfleet.client.repair import PAUSE, Repair, until
+from pgfleet.client.repair import Repair
 from pgfleet.errors import AlreadyClaimed, ClaimVoided, DeadlineExceeded, NotTheirs, OutcomeUnknown, Unreachable
 from pgfleet.routing.lookup import Address, Entry, Undecided
 from pgfleet.runtime.clock import Deadline
@@ -78,7 +78,7 @@ class Claiming:
                 return
             except (OutcomeUnknown, DeadlineExceeded) as error:
                 await self.settle(deadline, committed=False)
-                if isinstance(error, DeadlineExceeded) or deadline.left() <= PAUSE:
+                if isinstance(error, DeadlineExceeded) or deadline.left() <= self._repair.pause:
                     raise DeadlineExceeded(
                         f"whether {self._waits_for} was not decided within {deadline.allowed:g} s", seen=[error.message]
                     ) from error
@@ -102,7 +102,7 @@ class Claiming:
     async def _settled(self, at: Address, claimed: bool, deadline: Deadline, committed: bool) -> bool:
         write = self.id
         try:
-            await until(
+            await self._repair.surely(
                 lambda: self._entries.settle(at, write, committed=committed, claimed=claimed, deadline=deadline), deadline
             )
         except (Unreachable, asyncpg.PostgresError):
@@ -145,9 +145,9 @@ class Claiming:
         """Wait until the write that holds an entry is decided, or its grace is over and we decide."""
         patience = max(0.001, deadline.left())
         if await self._repair.resolve(at, entry, deadline, patience=patience, abandoned=self._abandoned) is None:
-            if deadline.left() <= PAUSE:
+            if deadline.left() <= self._repair.pause:
                 raise DeadlineExceeded(f"write {asked.write} on {asked.shard} holds it, in flight or since a moment")
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(self._repair.pause)
 
 
 def _what(at: Address, *, claimed: bool) -> str:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 from pgfleet.client.claiming import Claiming
 from pgfleet.client.lookup_entry import Entries, On
-from pgfleet.client.repair import GRACE, Repair, until
+from pgfleet.client.repair import GRACE, PAUSE, Repair
 from pgfleet.errors import Unreachable
 from pgfleet.routing.hashing import Key, key_text
 from pgfleet.routing.lookup import Address, Entry, Value, address, addresses, by_columns
@@ -63,11 +63,12 @@ class Lookups:
     """
 
     def __init__(
-        self, placement: Callable[[], Placement], on: On, *, glance: On | None = None, grace: float = GRACE
+        self, placement: Callable[[], Placement], on: On, *, glance: On | None = None, grace: float = GRACE,
+        pause: float = PAUSE,
     ) -> None:  # fmt: skip
         self._placement = placement
         self._entries = Entries(on)
-        self._repair = Repair(self._entries, grace)
+        self._repair = Repair(self._entries, grace, pause)
         self._glance = Entries(glance) if glance is not None else None
 
     def claiming(
@@ -100,7 +101,7 @@ class Lookups:
             return None
         if self._glance is not None and (near := await self._glance.read(at, deadline)) and near.undecided is None:
             return _located(placement, at, near)
-        entry = await until(lambda: self._entries.read(at, deadline), deadline)
+        entry = await self._repair.surely(lambda: self._entries.read(at, deadline), deadline)
         if entry is None:
             return None
         outcome = None if entry.undecided is None else await self._repair.resolve(at, entry, deadline, patience=_GLIMPSE)
@@ -109,7 +110,7 @@ class Lookups:
     async def sweep(self, shard: str, deadline: Deadline, *, older: float = 60.0, limit: int = 1000) -> Swept:
         """Repair the entries on ``shard`` that have been undecided for ``older`` seconds."""
         swept = Swept()
-        for at, entry in await until(lambda: self._entries.old(shard, older, limit, deadline), deadline):
+        for at, entry in await self._repair.surely(lambda: self._entries.old(shard, older, limit, deadline), deadline):
             try:
                 outcome = await self._repair.resolve(at, entry, deadline, patience=_GLIMPSE)
             except Unreachable as error:

@@ -27,10 +27,11 @@ PAUSE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """:param grace: as :data:`GRACE`."""
+    """:param grace: as :data:`GRACE`. :param pause: as :data:`PAUSE`."""
 
     entries: Entries
     grace: float = GRACE
+    pause: float = PAUSE
 
     async def resolve(
         self, at: Address, entry: Entry, deadline: Deadline, *, patience: float, abandoned: Collection[UUID] = ()
@@ -45,30 +46,31 @@ class Repair:
         asked = entry.undecided
         if asked is None:
             raise ValueError(f"the entry of {at.table}.{at.lookup} is decided")
-        write, shard = asked.write, asked.shard
+        write, shard, entries = asked.write, asked.shard, self.entries
         young, ancient = entry.age < self.grace and write not in abandoned, entry.age > DECIDABLE
-        if (young or ancient) and await until(lambda: self.entries.outcome(write, shard, deadline), deadline) is None:
+        if (young or ancient) and await self.surely(lambda: entries.outcome(write, shard, deadline), deadline) is None:
             if young:
                 return None
             raise _undecidable(at, entry, shard)
         try:
-            committed = await until(lambda: self.entries.decide(write, shard, min(patience, deadline.left()), deadline), deadline)
+            committed = await self.surely(
+                lambda: entries.decide(write, shard, min(patience, deadline.left()), deadline), deadline
+            )
         except asyncpg.LockNotAvailableError:
             return None
         claimed = not entry.confirmed
-        await until(lambda: self.entries.settle(at, write, committed=committed, claimed=claimed, deadline=deadline), deadline)
+        await self.surely(lambda: entries.settle(at, write, committed=committed, claimed=claimed, deadline=deadline), deadline)
         return committed
 
-
-async def until(deed: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
-    """A deed that does no harm when it is done twice: again, where nobody knows whether it was done."""
-    while True:
-        try:
-            return await deed()
-        except OutcomeUnknown as error:
-            if deadline.left() <= PAUSE:
-                raise DeadlineExceeded(f"no answer within {deadline.allowed:g} s", seen=[error.message]) from error
-        await asyncio.sleep(PAUSE)
+    async def surely(self, deed: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
+        """A deed that does no harm when it is done twice: again, where nobody knows whether it was done."""
+        while True:
+            try:
+                return await deed()
+            except OutcomeUnknown as error:
+                if deadline.left() <= self.pause:
+                    raise DeadlineExceeded(f"no answer within {deadline.allowed:g} s", seen=[error.message]) from error
+            await asyncio.sleep(self.pause)
 
 
 def _undecidable(at: Address, entry: Entry, shard: str) -> ClaimUndecided:
