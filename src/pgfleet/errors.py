@@ -796,3 +796,67 @@ class NotGuarded(StepFailed):
     """
 
     code = "PGF-E271"
+
+
+class CannotMerge(Refused):
+    """The answers of several shards cannot be put into one order, so no order was made up.
+
+    What is ordered by is not a column of the answer; or it stands there twice; or its values have no common order (json,
+    composite types); or a shard sorts text by another collation than by code point, and was asked for its first rows
+    only. Order by columns that the query selects, of simple types, and write ``name collate "C"`` where a database has
+    another collation. Where the arguments themselves are wrong, nothing was sent.
+    """
+
+    code = "PGF-F260"
+
+
+class CannotCombine(Refused):
+    """The partial results of several shards cannot be combined as was asked; the column is named.
+
+    A column is neither combined nor grouped by, or not in the answer; or its values cannot be added or compared; or an
+    average is weighted by a column that did not count what was averaged: ``count(x)`` counts the values of ``avg(x)``,
+    ``count(*)`` counts NULLs too. Where the arguments themselves are wrong, nothing was sent.
+    """
+
+    code = "PGF-F261"
+
+
+class AlreadyClaimed(Refused):
+    """A value that this write claims in a lookup belongs to a row already: it is unique across the fleet.
+
+    Nothing was written. ``fleet.locate`` says where that row is. A value that its row gives up is named in ``releases`` of
+    the write that does so (a changed e-mail address, a deleted user).
+    """
+
+    code = "PGF-F262"
+
+
+class NotTheirs(Refused):
+    """A write gives up a value in a lookup that belongs to a row with another key. Nothing was written.
+
+    Give up the value that the row itself has: read it, and let the statement look again (``update ... where id = $1 and
+    email = $2``), so that a write which another one overtook changes nothing.
+    """
+
+    code = "PGF-F263"
+
+
+class ClaimVoided(Refused):
+    """A write that claims values began its transaction so late after it reserved them that another write, or a repair,
+    declared it void. Nothing was written; do it again.
+
+    Reservations are left alone for two seconds. ``transact`` does it again by itself; a block cannot be run again by us.
+    """
+
+    code = "PGF-F264"
+
+
+class ClaimUndecided(Unreachable):
+    """An entry of a lookup was reserved so long ago that the outcome of its write may have been cleaned away, and it was
+    never confirmed: nobody can tell any more whether its row exists, so nothing is decided.
+
+    It takes days without any repair to come to this. Look for the row on the shard that is told. If it is there, set
+    ``confirmed`` of its entry in ``pgfleet.lookup`` (and ``releasing``, ``releasing_on`` to null); if not, delete the entry.
+    """
+
+    code = "PGF-U160"

@@ -4,7 +4,7 @@ reads see its own writes."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -14,17 +14,21 @@ import asyncpg
 from pgfleet.client.carrying import After, Carrying
 from pgfleet.client.explanation import Explanation, explained
 from pgfleet.client.freshness import Wanted, staleness
-from pgfleet.client.gather import Rows, merge
+from pgfleet.client.gather import Rows
 from pgfleet.client.guide import Guide
+from pgfleet.client.lookups import Located, Lookups, Swept
 from pgfleet.client.maps import newest_map
 from pgfleet.client.observing import Observer, Observing, observing
 from pgfleet.client.open import Opened, open_fleet
+from pgfleet.client.order import OrderBy
 from pgfleet.client.outcome import Outcomes
 from pgfleet.client.placed import Placed
 from pgfleet.client.reading import Read, Reader
 from pgfleet.client.router import Router
+from pgfleet.client.scatter import Question, ask_all
+from pgfleet.client.stream import PREFETCH, Stream, stream
 from pgfleet.client.writing import Write, Writer
-from pgfleet.errors import DeadlineExceeded, FleetClosed, ShardsSilent
+from pgfleet.errors import FleetClosed
 from pgfleet.names import NodeName
 from pgfleet.routing.hashing import Key
 from pgfleet.routing.route import Route, Tls
@@ -36,6 +40,8 @@ T = TypeVar("T")
 
 #: Seconds for a call, where the caller says nothing.
 DEADLINE = 5.0
+#: Seconds that a stream may take as a whole; each of its rows has the caller's deadline.
+STREAMED = 86_400.0
 
 
 def connect(
@@ -137,38 +143,43 @@ class Fleet:
     def write(
         self, table: str, *, key: Key, second: Key | None = None, deadline: float | None = None,
         resolvable: bool = False, isolation: str | None = None, session: bool = False,
+        claims: Mapping[str, Any] | None = None, releases: Mapping[str, Any] | None = None,
     ) -> AbstractAsyncContextManager[Connection]:  # fmt: skip
         """A transaction on the primary of the key's shard, committed when the block ends, rolled back when it raises.
 
         :param resolvable: it leaves a row, by which ``OutcomeUnknown.resolve()`` can tell what became of it.
+        :param claims: values of the table's lookups that the written row has from now on, unique across the fleet, such as
+            ``{"email": "a@b"}``. :param releases: values that it gives up.
         :param session: a session of one's own instead of a transaction; it is discarded afterwards.
         :raises BlockRolledBack: an error was caught inside the block, so PostgreSQL did not commit.
         :raises PlacementMoved: the key moved to another shard meanwhile: run the block again.
+        :raises AlreadyClaimed: a claimed value belongs to another row; nothing was written.
         """
         parts, limit = self._open, Deadline.after(self._limit(deadline))
-        write = Write(table, key, second, resolvable, isolation)
+        write = Write(table, key, second, resolvable, isolation, claims or {}, releases or {})
         return parts.writer.session(write, limit) if session else parts.writer.block(write, limit)
 
     async def execute(
         self, table: str, sql: str, *args: Any, key: Key, second: Key | None = None, deadline: float | None = None,
-        resolvable: bool = False,
+        resolvable: bool = False, claims: Mapping[str, Any] | None = None, releases: Mapping[str, Any] | None = None,
     ) -> str:  # fmt: skip
         """One writing statement on the primary, committed when this returns; its command tag (``INSERT 0 1``).
 
         It waits for a new primary during a failover, and is sent again only where it certainly did not happen.
         """
-        return await self._open.writer.execute(Write(table, key, second, resolvable), sql, args, self._limit(deadline))
+        write = Write(table, key, second, resolvable, None, claims or {}, releases or {})
+        return await self._open.writer.execute(write, sql, args, self._limit(deadline))
 
     async def transact(
         self, table: str, function: Callable[..., Awaitable[T]], *args: Any,
         key: Key, second: Key | None = None, deadline: float | None = None, resolvable: bool = True,
-        isolation: str | None = None,
+        isolation: str | None = None, claims: Mapping[str, Any] | None = None, releases: Mapping[str, Any] | None = None,
     ) -> T:  # fmt: skip
         """Run ``function(conn, *args)`` in a transaction, again where it was not committed, until it is; what it returned then.
 
         It has to be one that may be run again: what it does besides SQL happens as often as it runs.
         """
-        write = Write(table, key, second, resolvable, isolation)
+        write = Write(table, key, second, resolvable, isolation, claims or {}, releases or {})
 
         async def run(connection: Connection) -> T:
             return await function(connection, *args)
@@ -192,36 +203,70 @@ class Fleet:
     # -- all shards ------------------------------------------------------------------------------------------------------
 
     async def everywhere(
-        self, table: str, sql: str, *args: Any, order_by: str | None = None, descending: bool = False,
-        limit: int | None = None, partial: bool = False, deadline: float | None = None,
-    ) -> Rows:  # fmt: skip
+        self, table: str, sql: str, *args: Any, order_by: OrderBy | None = None, descending: bool = False,
+        limit: int | None = None, offset: int = 0, combine: Mapping[str, str] | None = None,
+        group_by: str | Sequence[str] | None = None, partial: bool = False, deadline: float | None = None,
+    ) -> Rows[Any]:  # fmt: skip
         """One reading statement on every shard that holds ``table``, at once; all rows in one list.
 
-        Rows of equal groups on two shards stay two rows.
+        Rows of equal groups on two shards stay two rows, unless they are combined.
 
-        :param order_by: a column of the answer; rows are merged by it (SQL's own ORDER BY sorts within a shard only).
+        :param order_by: columns of the answer, each with ``asc``, ``desc``, ``nulls first``, ``nulls last`` as in SQL.
+        :param limit: rows in all. :param offset: rows in all that are passed over before.
+        :param combine: column -> ``count``, ``sum``, ``min``, ``max`` or ``avg:COUNT`` (docs/reference/everywhere-lookups.md).
+        :param group_by: columns whose equal values make one row; by default those that are not combined.
         :param partial: shards that do not answer are named in ``missing`` instead of raising.
         :raises ShardsSilent: some shards did not answer, and ``partial`` is false.
+        :raises CannotMerge, CannotCombine: the answers cannot be put together as was asked.
         """
         parts, seconds = self._open, self._limit(deadline)
-        shards = parts.placed.now.shards(table)
-        reads = [Read(table, shard, Wanted(self._carrying.positions(shard))) for shard in shards]
-        answers = await asyncio.gather(*(parts.reader.fetch(read, sql, args, seconds) for read in reads), return_exceptions=True)
-        rows: list[list[asyncpg.Record]] = []
-        missing: dict[str, str] = {}
-        for shard, answer in zip(shards, answers, strict=True):
-            if isinstance(answer, DeadlineExceeded):
-                missing[shard] = answer.message
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                rows.append(answer)
-        if missing and not partial:
-            raise ShardsSilent(
-                f"{len(missing)} of {len(shards)} shards of {table} did not answer",
-                seen=[f"{shard}: {why}" for shard, why in missing.items()], hint="partial=True",
+        question = Question.of(
+            sql, args, order_by=order_by, descending=descending, limit=limit, offset=offset, combine=combine, group_by=group_by
+        )
+        with parts.router.observing.call("everywhere", table, ""):
+            answers, missing = await ask_all(
+                parts.placed.now.shards(table),
+                lambda shard: parts.reader.fetch(self._shards_read(table, shard), question.sql, question.args, seconds),
+                what=table, partial=partial,
             )  # fmt: skip
-        return Rows(merge(rows, order_by, descending=descending, limit=limit), tuple(missing))
+        return question.answer(answers, missing)
+
+    def stream(
+        self, table: str, sql: str, *args: Any, order_by: OrderBy | None = None, descending: bool = False,
+        limit: int | None = None, offset: int = 0, partial: bool = False, prefetch: int = PREFETCH, deadline: float | None = None,
+    ) -> AbstractAsyncContextManager[Stream]:  # fmt: skip
+        """:meth:`everywhere` for results that are too large to hold: a block whose rows come one by one (``async for``).
+
+        :param prefetch: rows of one shard in memory at most. :param deadline: seconds until the next row.
+        """
+        parts, seconds = self._open, self._limit(deadline)
+        question = Question.of(sql, args, order_by=order_by, descending=descending, limit=limit, offset=offset)
+        return stream(
+            parts.placed.now.shards(table), lambda shard: parts.reader.block(self._shards_read(table, shard), STREAMED), question,
+            what=table, patience=seconds, prefetch=prefetch, partial=partial,
+        )  # fmt: skip
+
+    def _shards_read(self, table: str, shard: str) -> Read:
+        return Read(table, shard, Wanted(self._carrying.positions(shard)))
+
+    async def locate(self, table: str, *, deadline: float | None = None, **values: Any) -> Located | None:
+        """Where the row is that has these values of a lookup that the file declares: ``await fleet.locate("users", email=...)``.
+
+        :returns: its key and shard; None: nobody has them.
+        :raises PlacementError: the table has no such lookup.
+        """
+        parts = self._open
+        with parts.router.observing.call("locate", table, ""):
+            return await parts.lookups.locate(table, values, Deadline.after(self._limit(deadline)))
+
+    async def sweep_lookups(self, *, older: float = 60.0, deadline: float = 60.0) -> dict[str, Swept]:
+        """Decide the entries of lookups that writes which ended halfway have left undecided for ``older`` seconds; whoever meets
+        one does that, too, so this is for those that nobody asks for. By shard.
+        """
+        parts, limit = self._open, Deadline.after(deadline)
+        shards = dict.fromkeys(shard for hashed in parts.placed.now.lookups.values() for shard in hashed.over)
+        swept = await asyncio.gather(*(parts.lookups.sweep(shard, limit, older=older) for shard in shards))
+        return dict(zip(shards, swept, strict=True))
 
     def explain(self, table: str, *, key: Key, second: Key | None = None) -> Explanation:
         """Where a read and a write of ``key`` would go now, and because of what; nothing is sent."""
@@ -286,7 +331,7 @@ class Parts:
     async def start(self) -> None:
         await self.router.start()
         self._placed = Placed(self.opened.placement, self.router.etcd, lambda: newest_map(self.router), self._told)
-        self._writer = Writer(self.router, self._placed, self.carrying, self.outcomes)
+        self._writer = Writer(self.router, self._placed, self.carrying, self.outcomes, self.reader)
         self.router.epoch_changed(self._placed.now.epoch)
         await self._placed.start()
 
@@ -298,6 +343,10 @@ class Parts:
     def placed(self) -> Placed:
         assert self._placed is not None  # noqa: S101 - start() was called
         return self._placed
+
+    @property
+    def lookups(self) -> Lookups:
+        return self.writer.lookups
 
     @property
     def writer(self) -> Writer:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pgfleet.client.borrowing import PAUSE
 from pgfleet.client.freshness import ANY, Wanted, fresh_enough, known, staleness
 from pgfleet.client.observing import Call, Observing
-from pgfleet.client.writing import NOT_OWNED, OLD_EPOCH
+from pgfleet.client.sending import NOT_OWNED, OLD_EPOCH
 from pgfleet.errors import DeadlineExceeded, NoSuchNode, NotOwned, PlacementMoved
 from pgfleet.names import NodeName
 from pgfleet.routing.choose import Choice

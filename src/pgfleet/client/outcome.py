@@ -18,8 +18,6 @@ from pgfleet.client.trouble import BROKEN, lost
 from pgfleet.errors import Outcome, Unreachable
 from pgfleet.runtime.clock import Deadline
 
-#: In the transaction of the write.
-MARK = "insert into pgfleet.outcome (id) values ($1)"
 #: Written again where it is there already, so that the answer is on the replicas before it is given.
 _DECIDE = """
 insert into pgfleet.outcome as o (id, void) values ($1, true)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -14,17 +14,18 @@ import asyncpg
 
 from pgfleet.client.borrowing import PAUSE, Borrowing
 from pgfleet.client.carrying import Carrying
-from pgfleet.client.observing import Call, Said
-from pgfleet.client.outcome import MARK, Outcomes
+from pgfleet.client.claiming import write_outcome
+from pgfleet.client.lookups import Lookups
+from pgfleet.client.observing import Call
+from pgfleet.client.outcome import Outcomes
 from pgfleet.client.placed import Placed
-from pgfleet.client.pools import NodePool
-from pgfleet.client.reading import isolation_level
+from pgfleet.client.reading import Reader, isolation_level
 from pgfleet.client.router import Router
+from pgfleet.client.sending import NOT_OWNED, OLD_EPOCH, Glance, Sender, unknown
 from pgfleet.client.trouble import BROKEN, lost, not_done
-from pgfleet.errors import BlockRolledBack, DeadlineExceeded, NotOwned, OutcomeUnknown, PlacementMoved
+from pgfleet.errors import BlockRolledBack, ClaimVoided, DeadlineExceeded, NotOwned, OutcomeUnknown, PlacementMoved
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import quote_literal
-from pgfleet.routing.choose import Why
 from pgfleet.routing.hashing import Key, key_text
 from pgfleet.routing.token import Position
 from pgfleet.runtime.clock import Deadline
@@ -32,9 +33,6 @@ from pgfleet.runtime.sql import Connection, sqlstate
 
 T = TypeVar("T")
 
-_WRITES = Said(Why.WRITE.value)
-#: SQLSTATEs of the shards' guards: opened under an old map; a key that is not this shard's.
-OLD_EPOCH, NOT_OWNED = "PF001", "PF002"
 #: Seconds for reading, after a COMMIT, where the primary is.
 POSITION_SECONDS = 1.0
 #: Seconds before a function is run again: doubled from the first to the last, and a part of it by chance, so that two that
@@ -44,21 +42,29 @@ AGAIN_FIRST, AGAIN_LAST = 0.005, 0.25
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One write: to what, by which key. :param resolvable: it leaves a row that says what became of it."""
+    """One write: to what, by which key.
+
+    :param resolvable: it leaves a row that says what became of it.
+    :param claims: values of the table's lookups that its row has afterwards. :param releases: that it has no more.
+    """
 
     table: str
     key: Key
     second: Key | None = None
     resolvable: bool = False
     isolation: str | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    releases: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Writer:
     """The writes of one fleet."""
 
-    def __init__(self, router: Router, placed: Placed, carrying: Carrying, outcomes: Outcomes) -> None:
+    def __init__(self, router: Router, placed: Placed, carrying: Carrying, outcomes: Outcomes, reader: Reader) -> None:
         self._router, self._placed, self._carrying, self._outcomes = router, placed, carrying, outcomes
         self._borrowing = Borrowing(router)
+        self._sender = Sender(router)
+        self.lookups = Lookups(lambda: placed.now, self._sender.rows, glance=Glance(reader))
 
     def shard(self, write: Write) -> str:
         """Where its rows are now.
@@ -72,63 +78,23 @@ class Writer:
     async def execute(self, write: Write, sql: str, args: tuple[Any, ...], seconds: float) -> str:
         """One statement, committed when this returns; its command tag."""
         deadline = Deadline.after(seconds)
-        if write.resolvable or write.isolation is not None:
+        if write.resolvable or write.claims or write.releases:
 
             async def one(connection: Connection) -> str:
                 return await connection.run(sql, args)
 
             return await self.transact(write, one, deadline)
+
+        async def send(connection: Connection, left: float) -> str:
+            return await connection.run(sql, args, left)
+
+        async def refused(error: asyncpg.PostgresError, times: int) -> None:
+            await self._moved(write, error, times, deadline)
+
         with self._router.observing.call("execute", write.table, self.shard(write)) as call:
-            return await self._execute(write, sql, args, deadline, call)
-
-    async def _execute(self, write: Write, sql: str, args: tuple[Any, ...], deadline: Deadline, call: Call) -> str:
-        shard, waits_for, moves = self.shard(write), "a primary", 0
-        while deadline.left() > 0:
-            pool, connection = await self._borrow(shard, deadline, call)
-            node = pool.node
-            try:
-                status = await connection.run(sql, args, max(0.001, deadline.left()))
-            except (asyncpg.PostgresError, *BROKEN) as error:
-                connection.touched = True
-                if lost(error):
-                    pool.discard(connection)
-                    self._router.failed(node.name, silent=False)
-                else:
-                    pool.release(connection)
-                if connection.unreplicated or (lost(error) and not not_done(error)):
-                    raise _unknown(write.table, shard, node.name.member, error) from error
-                waits_for = f"{node.name.member}: {error}"
-                if sqlstate(error) in (OLD_EPOCH, NOT_OWNED):
-                    moves += 1
-                    await self._moved(write, error, moves, deadline)
-                    shard = self.shard(write)
-                    call.retried()
-                    continue
-                if not not_done(error):
-                    raise
-                self._router.failed(node.name, silent=False)
-                await self._router.change(deadline, PAUSE)
-                call.retried()
-                continue
-            except BaseException:
-                pool.discard(connection)
-                raise
-            unreplicated = connection.unreplicated
-            pool.release(connection)
-            if unreplicated:
-                raise _unknown(write.table, shard, node.name.member, None)
-            await self._mark(shard, node)
-            return status
-        raise self._borrowing.late(shard, waits_for, deadline)
-
-    async def _borrow(self, shard: str, deadline: Deadline, call: Call) -> tuple[NodePool, Connection]:
-        route = self._router.table.shards.get(shard)
-        if route is not None and route.primary is not None and not route.draining:
-            pool = self._router.pool(route.primary.name, "write")
-            if (connection := pool.take()) is not None:
-                call.at(pool.node.name, _WRITES)
-                return pool, connection
-        return await self._borrowing.borrow(shard, "write", deadline, call=call)
+            node, status = await self._sender.send(write.table, lambda: self.shard(write), send, deadline, call, refused)
+            await self._mark(node.name.shard, node)
+        return status
 
     async def _moved(self, write: Write, error: BaseException, times: int, deadline: Deadline) -> None:
         """A shard refused: read the map again. Returns when it is worth trying again.
@@ -155,18 +121,33 @@ class Writer:
     async def block(self, write: Write, deadline: Deadline) -> AsyncIterator[Connection]:
         """A transaction, committed when the block ends and rolled back when it raises."""
         with self._router.observing.call("write", write.table, self.shard(write)) as call:
-            async with self._block(write, deadline, call, uuid4() if write.resolvable else None) as connection:
+            async with self._claimed(write, deadline, call) as connection:
                 yield connection
 
     @asynccontextmanager
-    async def _block(self, write: Write, deadline: Deadline, call: Call, mark: UUID | None) -> AsyncIterator[Connection]:
-        """:param mark: the id of its outcome row."""
+    async def _claimed(self, write: Write, deadline: Deadline, call: Call) -> AsyncIterator[Connection]:
+        """A block that holds what it claims and gives up in lookups until it is decided."""
         shard = self.shard(write)
+        if not write.claims and not write.releases:
+            async with self._block(write, shard, deadline, call, uuid4() if write.resolvable else None) as connection:
+                yield connection
+            return
+        claiming = self.lookups.claiming(
+            write.table, key=write.key, second=write.second, owner=shard, claims=write.claims, releases=write.releases
+        )
+        async with claiming.held(deadline) as mark, self._block(write, shard, deadline, call, mark) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _block(
+        self, write: Write, shard: str, deadline: Deadline, call: Call, mark: UUID | None
+    ) -> AsyncIterator[Connection]:
+        """:param mark: the id of its outcome row."""
 
         async def begin(connection: Connection) -> None:
             await connection.control(self._begin(write))
             if mark is not None:
-                await connection.own(MARK, mark)
+                await write_outcome(connection, mark)
                 self._outcomes.marked(shard)
 
         async with self._borrowing.block(shard, "write", deadline, opening=begin, call=call) as (node, connection):
@@ -192,7 +173,7 @@ class Writer:
             async with self._borrowing.block(shard, "write", deadline, fresh=True, call=call) as (node, connection):
                 yield connection
                 if connection.unreplicated:
-                    raise _unknown(write.table, shard, node.name.member, None)
+                    raise unknown(write.table, shard, node.name.member, None)
             await self._mark(shard, node)
 
     def _begin(self, write: Write) -> str:
@@ -214,22 +195,22 @@ class Writer:
         raise PlacementMoved(f"{write.key!r} of {write.table} is not written on {shard} any more", seen=[str(error)]) from error
 
     async def _commit(self, connection: Connection, write: Write, shard: str, mark: UUID | None, deadline: Deadline) -> None:
-        def unknown(error: BaseException | None, *, answered: bool = False) -> OutcomeUnknown:
+        def not_known(error: BaseException | None, *, answered: bool = False) -> OutcomeUnknown:
             ask = self._outcomes.resolve
             resolver = None if mark is None else lambda seconds: ask(shard, mark, answered=answered, seconds=seconds)
-            return _unknown(write.table, shard, "", error, resolver)
+            return unknown(write.table, shard, "", error, resolver)
 
         try:
             # The block's own deadline is told as such; here it would hide what is known.
             status = await connection.control("commit", max(0.001, deadline.left()))
         except (asyncpg.PostgresError, *BROKEN) as error:
             if lost(error) or connection.unreplicated:
-                raise unknown(error) from error
+                raise not_known(error) from error
             raise
         except asyncio.CancelledError as cancelled:
-            raise unknown(cancelled) from cancelled
+            raise not_known(cancelled) from cancelled
         if connection.unreplicated:
-            raise unknown(None, answered=True)
+            raise not_known(None, answered=True)
         if status != "COMMIT":
             raise BlockRolledBack(f"a statement of the block on {shard} had failed, so PostgreSQL rolled it back")
 
@@ -247,10 +228,9 @@ class Writer:
     async def _transact(self, write: Write, function: Callable[[Connection], Awaitable[T]], deadline: Deadline, call: Call) -> T:
         pause, times = AGAIN_FIRST, 0
         while True:
-            mark = uuid4() if write.resolvable else None
             began, gone, done = False, False, list[T]()
             try:
-                async with self._block(write, deadline, call, mark) as connection:
+                async with self._claimed(write, deadline, call) as connection:
                     began = True
                     try:
                         done.append(await function(connection))
@@ -265,7 +245,7 @@ class Writer:
                 if outcome == "committed":
                     await self._mark(self.shard(write), self._router.primary(self.shard(write)))
                     return done[0]
-            except PlacementMoved:
+            except (PlacementMoved, ClaimVoided):
                 times += 1
                 if times > 1 and deadline.left() < AGAIN_LAST:
                     raise
@@ -292,14 +272,3 @@ class Writer:
             self._carrying.wrote(shard, Position(0, 0))
             return
         self._carrying.wrote(shard, self._router.lineage(shard).position(word.timeline, word.position))
-
-
-def _unknown(
-    table: str, shard: str, member: str, error: BaseException | None, resolver: Callable[[float], Awaitable[Any]] | None = None
-) -> OutcomeUnknown:
-    said = "the replicas did not confirm it" if error is None else (str(error) or type(error).__name__)
-    state = f" ({sqlstate(error)})" if sqlstate(error) else ""
-    where = f"{shard}/{member}" if member else shard
-    hint = "await error.resolve()" if resolver is not None else ""
-    message = f"a write to {table} on {where} was sent and its outcome is not known"
-    return OutcomeUnknown(message, seen=[said + state], hint=hint, resolver=resolver)

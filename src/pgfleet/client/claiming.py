@@ -1,0 +1,157 @@
+"""One write's claims and releases in lookups: reserved before its transaction, settled after it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from pgfleet.client.lookup_entry import WRITE_OUTCOME, Entries
+from pgfleet.client.repair import Repair
+from pgfleet.errors import AlreadyClaimed, ClaimVoided, DeadlineExceeded, NotTheirs, OutcomeUnknown, Unreachable
+from pgfleet.routing.lookup import Address, Entry, Undecided
+from pgfleet.runtime.clock import Deadline
+from pgfleet.runtime.sql import Connection
+
+
+async def write_outcome(connection: asyncpg.Connection[Any], write: UUID) -> None:
+    """The first statement of a write with claims, in its transaction on the owner shard.
+
+    First, because whoever needs an outcome then waits for the transaction, instead of declaring it void when its grace is over.
+
+    :raises ClaimVoided: that was done already; roll back.
+    """
+    # The client's own connections know that this leaves nothing behind.
+    ask = connection.own if isinstance(connection, Connection) else connection.fetchrow
+    if await ask(WRITE_OUTCOME, write) is None:
+        raise ClaimVoided("the values were reserved too long before the transaction began, and another write took them")
+
+
+class Claiming:
+    """Used once. ``id`` is for :func:`write_outcome`; it is known when :meth:`reserve` has returned, not before."""
+
+    def __init__(
+        self, entries: Entries, repair: Repair, key: str, second: str | None, owner: str, claims: tuple[Address, ...],
+        releases: tuple[Address, ...],
+    ) -> None:  # fmt: skip
+        self.owner, self.claims, self.releases = owner, claims, releases
+        self.id = uuid4()
+        self._entries, self._repair, self._key, self._second = entries, repair, key, second
+        self._begun: list[tuple[Address, bool]] = []
+        self._abandoned: set[UUID] = set()
+        self._waits_for = ""
+
+    @asynccontextmanager
+    async def held(self, deadline: Deadline) -> AsyncIterator[UUID]:
+        """Around the transaction: reserved when it begins; confirmed when the block ends, withdrawn when it raises.
+
+        The block's transaction begins with :func:`write_outcome`. An error that leaves the block says that it was not
+        committed; OutcomeUnknown and a cancellation leave the entries as they are, to be decided by the outcome.
+
+        :raises AlreadyClaimed, NotTheirs: nothing is reserved any more.
+        """
+        await self.reserve(deadline)
+        try:
+            yield self.id
+        except OutcomeUnknown:
+            raise
+        except Exception:
+            await self.settle(deadline, committed=False)
+            raise
+        await self.settle(deadline, committed=True)
+
+    async def reserve(self, deadline: Deadline) -> None:
+        """Hold every claim, then mark every release.
+
+        :raises AlreadyClaimed: a value has a row. :raises NotTheirs: a value to give up has a row with another key.
+        :raises DeadlineExceeded: another write held one of them for so long.
+        """
+        while True:
+            try:
+                # In one order for all writes; and nobody who has marked a release waits for a claim: no two wait for
+                # each other.
+                for at in self.claims:
+                    await self._claim(at, deadline)
+                for at in self.releases:
+                    await self._mark(at, deadline)
+                return
+            except (OutcomeUnknown, DeadlineExceeded) as error:
+                await self.settle(deadline, committed=False)
+                if isinstance(error, DeadlineExceeded) or deadline.left() <= self._repair.pause:
+                    raise DeadlineExceeded(
+                        f"whether {self._waits_for} was not decided within {deadline.allowed:g} s", seen=[error.message]
+                    ) from error
+                self._abandoned.add(self.id)
+                self.id = uuid4()
+            except Exception:
+                await self.settle(deadline, committed=False)
+                raise
+
+    async def settle(self, deadline: Deadline, *, committed: bool) -> tuple[Address, ...]:
+        """Confirm the claims and finish the releases; or, not committed, take both back.
+
+        Only when that is certain. What does not succeed is done by the next who meets the entry, so it is no error.
+
+        :returns: the entries that wait for that.
+        """
+        begun, self._begun = self._begun, []
+        done = await asyncio.gather(*(self._settled(at, claimed, deadline, committed) for at, claimed in begun))
+        return tuple(at for (at, _), settled in zip(begun, done, strict=True) if not settled)
+
+    async def _settled(self, at: Address, claimed: bool, deadline: Deadline, committed: bool) -> bool:
+        write = self.id
+        try:
+            await self._repair.surely(
+                lambda: self._entries.settle(at, write, committed=committed, claimed=claimed, deadline=deadline), deadline
+            )
+        except (Unreachable, asyncpg.PostgresError):
+            return False
+        return True
+
+    async def _claim(self, at: Address, deadline: Deadline) -> None:
+        while True:
+            self._begin(at, claimed=True, deadline=deadline)
+            entry = await self._entries.claim(at, self._key, self._second, self.owner, self.id, deadline)
+            if entry is None:
+                continue
+            if entry.reservation == self.id and not entry.confirmed:
+                return
+            if (asked := entry.undecided) is None:
+                raise AlreadyClaimed(f"the {at.lookup} given for {at.table} belongs to a row already", hint="fleet.locate")
+            await self._others(at, entry, asked, deadline)
+
+    async def _mark(self, at: Address, deadline: Deadline) -> None:
+        self._waits_for = _what(at, claimed=False)
+        while (entry := await self._entries.read(at, deadline)) is not None:
+            if (asked := entry.undecided) is not None:
+                await self._others(at, entry, asked, deadline)
+                continue
+            if entry.key != self._key or (None not in (entry.second, self._second) and entry.second != self._second):
+                whose = f"belongs to a row with key {entry.key}"
+                raise NotTheirs(f"the {at.lookup} given up by key {self._key} of {at.table} {whose}")
+            self._begin(at, claimed=False, deadline=deadline)
+            if await self._entries.release(at, entry, self.id, self.owner, deadline):
+                return
+
+    def _begin(self, at: Address, *, claimed: bool, deadline: Deadline) -> None:
+        self._waits_for = _what(at, claimed=claimed)
+        if deadline.left() <= 0:
+            raise DeadlineExceeded("no time is left")
+        if (at, claimed) not in self._begun:
+            self._begun.append((at, claimed))
+
+    async def _others(self, at: Address, entry: Entry, asked: Undecided, deadline: Deadline) -> None:
+        """Wait until the write that holds an entry is decided, or its grace is over and we decide."""
+        patience = max(0.001, deadline.left())
+        if await self._repair.resolve(at, entry, deadline, patience=patience, abandoned=self._abandoned) is None:
+            if deadline.left() <= self._repair.pause:
+                raise DeadlineExceeded(f"write {asked.write} on {asked.shard} holds it, in flight or since a moment")
+            await asyncio.sleep(self._repair.pause)
+
+
+def _what(at: Address, *, claimed: bool) -> str:
+    return f"the {at.lookup} given for {at.table} can be {'claimed' if claimed else 'given up'}"

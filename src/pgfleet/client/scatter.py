@@ -1,0 +1,115 @@
+"""One question to all shards at once: what is sent to each, who did not answer, and what it all comes to.
+
+How a question is bounded: with an order or a limit, each shard is sent ``select * from (SQL) order by ... limit
+LIMIT + OFFSET``, so that none sends more rows than could be needed, and the planner sees through it to an index. What is
+combined is bounded by nothing but the number of groups: every shard sends all of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pgfleet.client.combine import Combination
+from pgfleet.client.gather import Rows, merge
+from pgfleet.client.order import Order, OrderBy
+from pgfleet.errors import CannotMerge, ShardsSilent, Unreachable
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One reading statement for every shard, and how the answers become one.
+
+    :param sql: what is sent to each shard, with ``args``.
+    :param asked: rows that a shard gives at most; None: all.
+    """
+
+    sql: str
+    args: tuple[Any, ...]
+    order: Order
+    limit: int | None
+    offset: int
+    combination: Combination | None
+    asked: int | None
+
+    @classmethod
+    def of(
+        cls, sql: str, args: Sequence[Any] = (), *, order_by: OrderBy | None = None, descending: bool = False,
+        limit: int | None = None, offset: int = 0, combine: Mapping[str, str] | None = None,
+        group_by: str | Sequence[str] | None = None,
+    ) -> Question:  # fmt: skip
+        """:raises CannotMerge, CannotCombine: the arguments are wrong; nothing was sent."""
+        order = Order.parse(order_by, descending=descending)
+        for name, number in (("limit", limit), ("offset", offset)):
+            if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
+                raise CannotMerge(f"{name} is a whole number from 0, not {number!r}")
+        if combine is not None:
+            combination = Combination.parse(combine, group_by)
+            return cls(sql, tuple(args), order, limit, offset, combination, None)
+        if group_by is not None:
+            raise CannotMerge("group_by is for what is combined", hint="combine={'n': 'count'}")
+        asked = None if limit is None else limit + offset
+        if not order and asked is None:
+            return cls(sql, tuple(args), order, limit, offset, None, None)
+        text, more = bounded(sql, len(args), order, asked)
+        return cls(text, (*args, *more), order, limit, offset, None, asked)
+
+    def answer(self, answers: Mapping[str, Sequence[Any]], missing: Mapping[str, str] | None = None) -> Rows[Any]:
+        """:param answers: of the shards that answered. :param missing: those that did not, and why.
+        :raises CannotMerge, CannotCombine: what came cannot be put together so.
+        """
+        if self.combination is not None:
+            answers = {"all": self.combination(answers.values())}
+        return Rows(merge(answers, self.order, limit=self.limit, offset=self.offset, asked=self.asked), missing)
+
+
+def bounded(sql: str, args: int, order: Order, rows: int | None) -> tuple[str, tuple[int, ...]]:
+    """``sql`` in the order that is merged by, and no more than ``rows`` of it; and the arguments that this adds.
+
+    The limit is an argument: pages are one statement, prepared once.
+    """
+    inside = sql.rstrip("; \t\r\n")
+    text = f"select * from (\n{inside}\n) as of_one_shard"
+    if order:
+        text += f" order by {order}"
+    return (text, ()) if rows is None else (f"{text} limit ${args + 1}", (rows,))
+
+
+async def ask_all(
+    shards: Sequence[str], ask: Callable[[str], Awaitable[T]], *, what: str, partial: bool = False
+) -> tuple[dict[str, T], dict[str, str]]:
+    """Ask every shard at once. Who answered what, in the order of ``shards``; and who did not, with the reason.
+
+    :param what: of what the shards are, for messages: the table.
+    :param partial: shards that did not answer are told instead of raising.
+    :raises ShardsSilent: some did not answer.
+    :raises Exception: what one shard refused; the others' answers are not waited for.
+    """
+    tasks = {shard: asyncio.ensure_future(ask(shard)) for shard in shards}
+    try:
+        while pending := {task for task in tasks.values() if not task.done()}:
+            await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
+            for shard, task in tasks.items():
+                if task.done() and (error := task.exception()) is not None and not isinstance(error, Unreachable):
+                    error.add_note(f"said by shard {shard}")
+                    raise error
+    finally:
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+    missing = {shard: error.message for shard, task in tasks.items() if isinstance(error := task.exception(), Unreachable)}
+    if missing and not partial:
+        raise silent(missing, len(shards), what)
+    return {shard: task.result() for shard, task in tasks.items() if shard not in missing}, missing
+
+
+def silent(missing: Mapping[str, str], shards: int, what: str) -> ShardsSilent:
+    """The error that names them."""
+    return ShardsSilent(
+        f"{len(missing)} of {shards} shards of {what} did not answer",
+        seen=[f"{shard}: {why}" for shard, why in missing.items()], hint="partial=True",
+    )  # fmt: skip

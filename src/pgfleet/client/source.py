@@ -1,0 +1,91 @@
+"""One shard's rows, as they come: a server-side cursor in a read-only transaction, and never many rows at a time.
+
+Three batches can be in memory at once: the one that is read from, one that waits, and one that is on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import asyncpg
+
+from pgfleet.client.order import Order
+from pgfleet.client.trouble import BROKEN, lost, read_again
+from pgfleet.errors import Unreachable
+
+#: Lends a connection to a node of a shard that can be read, for as long as the block lasts.
+Borrow = Callable[[str], AbstractAsyncContextManager["asyncpg.Connection[Any]"]]
+
+BATCHES = 3
+#: Seconds for the ROLLBACK of a stream that was closed early.
+_ROLLBACK_SECONDS = 1.0
+_END: Sequence[Any] = ()
+
+
+class Silent(Exception):
+    """This shard has no more to say, though it had not ended. The message says why."""
+
+
+class Source:
+    """The rows of one shard; ``rows`` is what is here, :meth:`more` waits for the next.
+
+    :param batch: rows that are fetched at once.
+    """
+
+    def __init__(self, shard: str, borrow: Borrow, sql: str, args: Sequence[Any], order: Order, batch: int) -> None:
+        self.shard, self.given = shard, 0
+        self._borrow, self._sql, self._args, self._order, self._batch = borrow, sql, args, order, batch
+        self._ready: asyncio.Queue[Sequence[Any] | BaseException] = asyncio.Queue(1)
+        self._task = asyncio.get_running_loop().create_task(self._fetch())
+
+    async def more(self) -> Sequence[Any]:
+        """The next batch; empty: there are no more.
+
+        :raises Silent: the shard did not answer, or its connection is gone.
+        :raises asyncpg.PostgresError: the server refused the statement.
+        """
+        rows = await self._ready.get()
+        if isinstance(rows, BaseException):
+            raise rows
+        self.given += len(rows)
+        return rows
+
+    async def end(self) -> None:
+        """Let the connection go; what is on its way is cut off."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _fetch(self) -> None:
+        try:
+            async with self._borrow(self.shard) as connection:
+                await connection.execute("begin read only")
+                await self._cursor(connection)
+                async with asyncio.timeout(_ROLLBACK_SECONDS):
+                    await connection.execute("rollback")
+        except Unreachable as error:
+            await self._ready.put(Silent(error.message))
+        except (asyncpg.PostgresError, *BROKEN) as error:
+            if isinstance(error, TimeoutError) or (lost(error) and read_again(error)):
+                await self._ready.put(Silent(str(error) or type(error).__name__))
+            else:
+                error.add_note(f"said by shard {self.shard}")
+                await self._ready.put(error)
+        except Exception as error:  # noqa: BLE001  # told to whoever reads the rows
+            await self._ready.put(error)
+
+    async def _cursor(self, connection: asyncpg.Connection[Any]) -> None:
+        cursor = await connection.cursor(self._sql, *self._args)
+        while True:
+            rows = await cursor.fetch(self._batch)
+            try:
+                if rows:
+                    await self._ready.put(rows)
+                if len(rows) < self._batch:
+                    await self._ready.put(_END)
+                    return
+            except asyncio.CancelledError:
+                # Nobody wants more, and nothing is on the wire: the connection is as good as before.
+                return
