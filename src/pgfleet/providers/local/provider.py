@@ -43,8 +43,8 @@ from pgfleet.providers.local.switchover import switch_over
 from pgfleet.providers.misplaced import refuse_lost_rows
 from pgfleet.render.ownership import digest as ownership_digest
 from pgfleet.render.patroni import dynamic_configuration
-from pgfleet.routing.ownership import ownership, succeeding
 from pgfleet.render.pgbouncer import prepared_statements
+from pgfleet.routing.ownership import ownership, succeeding
 from pgfleet.routing.placement import Placement
 from pgfleet.runtime.files import make_folder, write_atomically
 from pgfleet.runtime.state import read_addresses, state_root
