@@ -860,3 +860,13 @@ class ClaimUndecided(Unreachable):
     """
 
     code = "PGF-U160"
+
+
+class NoPooler(Refused):
+    """`through="pooler"` was asked for, and the fleet has no pooler: its servers are given by DSNs, or it was applied before
+    poolers were.
+
+    Connect with `through="direct"`, or give a DSN that leads to a pooler of your own.
+    """
+
+    code = "PGF-F290"

@@ -57,6 +57,14 @@ def test_the_base_is_good() -> None:
     assert found(BASE) == []
 
 
+@pytest.mark.parametrize(
+    "pools",
+    ["processes: 6", "per_process: 1, processes: 21", "max_client_conn: 1020, processes: 51}\nthrough: pooler\nsettings: {"],
+)
+def test_as_many_processes_as_fit_are_good(pools: str) -> None:
+    assert found(BASE.replace("size: 10", f"size: 10, {pools}")) == []
+
+
 ERRORS = [
     # names
     (shards("{group: gg}"), codes.UNKNOWN_GROUP, "6: gg}", "g"),
@@ -211,11 +219,33 @@ ERRORS = [
         "10: 40}",
         "pools: {default_pool_size: 28}",
     ),
-    (BASE.replace("size: 10", "size: 10, processes: 9"), codes.CONNECTIONS, "10: 9}", "through: pooler"),
+    # 85 are left of a node's 100: 6 x (10 + 3) fit, 7 do not; 21 x (1 + 3) fit, 22 do not.
+    (BASE.replace("size: 10", "size: 10, processes: 7"), codes.CONNECTIONS, "10: 7}", "through: pooler"),
+    (BASE.replace("size: 10", "size: 10, per_process: 1, processes: 22"), codes.CONNECTIONS, "10: 22}", "through: pooler"),
+    (
+        BASE.replace("size: 10", "size: 10, processes: 51") + "through: pooler\n",
+        codes.CONNECTIONS,
+        "10: 51}",
+        "pools: {max_client_conn: 1020}",
+    ),
+    (
+        shards("{voters: {us: 1}, home: us, promises: {crash: none, silent: none, region: none}}", "through: pooler\n").replace(
+            "size: 10", "size: 15"
+        ),
+        codes.CONNECTIONS,
+        "10: 15}",
+        "pools: {default_pool_size: 14}",
+    ),
 ]
 
 WARNINGS = [
     (BASE.replace("size: 10", "size: 40"), codes.CONNECTIONS, "10: 40}", "pools: {default_pool_size: 28}"),
+    (
+        BASE.replace("size: 10", "size: 15") + "through: pooler\n",
+        codes.CONNECTIONS,
+        "10: 15}",
+        "pools: {default_pool_size: 14}",
+    ),
     (
         BASE.replace("size: 10", "size: 10, max_client_conn: 5"),
         codes.POOL_SIZE,

@@ -14,6 +14,7 @@ from pgfleet.providers.local.engines import Engines
 from pgfleet.providers.local.ports import FIRST, Ports
 from pgfleet.providers.local.provider import LocalProvider
 from pgfleet.render.patroni import dynamic_configuration
+from pgfleet.render.pgbouncer import prepared_statements
 from pgfleet.render.scram import scram_verifier
 from pgfleet.spec.load import load_positioned
 
@@ -26,6 +27,7 @@ ENGINES = Engines(
     pgbouncer="/usr/sbin/pgbouncer",
     haproxy="/usr/sbin/haproxy",
     user=EngineUser("postgres", 101, 103),
+    pgbouncer_version=(1, 18),
 )
 
 CREDENTIALS = Credentials(
@@ -85,20 +87,20 @@ def provider(text: str, folder: Path = FOLDER) -> LocalProvider:
     return LocalProvider(loaded.fleet, loaded.positions, folder, ENGINES)
 
 
-def book(text: str, folder: Path = FOLDER) -> AddressBook:
+def book(text: str, folder: Path = FOLDER, pgbouncer: tuple[int, int] = ENGINES.pgbouncer_version) -> AddressBook:
     """Its address book, the same every time."""
     fleet = provider(text, folder).fleet
-    return assign(fleet, fleet.shapes(), folder, None, Counted())
+    return assign(fleet, fleet.shapes(), folder, None, Counted(), prepared=prepared_statements(pgbouncer))
 
 
-def composed(text: str, folder: Path = FOLDER) -> dict[str, Composed]:
+def composed(text: str, folder: Path = FOLDER, pgbouncer: tuple[int, int] = ENGINES.pgbouncer_version) -> dict[str, Composed]:
     """Its processes and their files, with credentials that anybody may read."""
     fleet = provider(text, folder).fleet
     configurations = {
         shape.name: dynamic_configuration(shape.settings, sync=shape.sync, max_connections=fleet.pools.max_connections)
         for shape in fleet.shapes()
     }
-    return compose(Site(fleet, fleet.shapes(), book(text, folder), folder, ENGINES, CREDENTIALS, configurations))
+    return compose(Site(fleet, fleet.shapes(), book(text, folder, pgbouncer), folder, ENGINES, CREDENTIALS, configurations))
 
 
 def file_of(unit: Composed, name: str) -> str:

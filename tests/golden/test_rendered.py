@@ -46,6 +46,12 @@ def test_a_configuration_is_what_was_approved(name: str) -> None:
     approve(name, file_of(composed(text)[unit], file))
 
 
+def test_a_pooler_that_knows_prepared_statements_is_told_to_keep_them() -> None:
+    units = composed(BANK, pgbouncer=(1, 21))
+    approve("pgbouncer/since-1-21.ini", file_of(units["pgbouncer/us-west"], "pgbouncer.ini"))
+    assert "prepared" not in file_of(composed(BANK, pgbouncer=(1, 20))["pgbouncer/us-west"], "pgbouncer.ini")
+
+
 @pytest.mark.parametrize("unit", ["etcd/1", "node/stem/us-east-1", "pgbouncer/us-west", "haproxy/us-west"])
 def test_a_command_line_is_what_was_approved(unit: str) -> None:
     approve(f"commands/{unit.partition('/')[0]}.txt", lines(composed(BANK)[unit].unit.argv))

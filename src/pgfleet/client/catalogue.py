@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import asyncpg
 
+from pgfleet.client.lasting import Left, left
 from pgfleet.client.statement import Harmless, touches
 from pgfleet.runtime.clock import monotonic
 from pgfleet.runtime.sql import Connection
@@ -29,6 +30,7 @@ class Catalogue:
         self._harmless = Harmless()
         self._asked_at = float("-inf")
         self._judged: dict[str, bool] = {}
+        self._left: dict[str, Left] = {}
 
     @property
     def due(self) -> bool:
@@ -42,6 +44,19 @@ class Catalogue:
                 self._judged.clear()
             judged = self._judged[sql] = touches(sql, self._harmless)
         return judged
+
+    def asked_within(self, seconds: float) -> bool:
+        """Whether what it knows is so young."""
+        return monotonic() - self._asked_at <= seconds
+
+    def left(self, sql: str) -> Left:
+        """What ``sql`` leaves in its session after its transaction."""
+        known = self._left.get(sql)
+        if known is None:
+            if len(self._left) >= REMEMBERED:
+                self._left.clear()
+            known = self._left[sql] = left(sql, self._harmless)
+        return known
 
     async def ask(self, connection: Connection) -> None:
         """Ask ``connection``'s server; one that cannot say is one where everything touches.
@@ -57,4 +72,4 @@ class Catalogue:
             found = Harmless(frozenset(row["functions"]), bool(row["everything_else"]))
         if found != self._harmless:
             self._harmless = found
-            self._judged = {}
+            self._judged, self._left = {}, {}

@@ -16,22 +16,19 @@ from pgfleet.client.explanation import Explanation, explained
 from pgfleet.client.freshness import Wanted, staleness
 from pgfleet.client.gather import Rows
 from pgfleet.client.guide import Guide
-from pgfleet.client.lookups import Located, Lookups, Swept
-from pgfleet.client.maps import newest_map
-from pgfleet.client.observing import Observer, Observing, observing
-from pgfleet.client.open import Opened, open_fleet
+from pgfleet.client.lookups import Located, Swept
+from pgfleet.client.observing import Observer, observing
+from pgfleet.client.open import open_fleet
 from pgfleet.client.order import OrderBy
-from pgfleet.client.outcome import Outcomes
-from pgfleet.client.placed import Placed
-from pgfleet.client.reading import Read, Reader
-from pgfleet.client.router import Router
+from pgfleet.client.parts import Parts
+from pgfleet.client.reading import Read
 from pgfleet.client.scatter import Question, ask_all
 from pgfleet.client.stream import PREFETCH, Stream, stream
-from pgfleet.client.writing import Write, Writer
+from pgfleet.client.writing import Write
 from pgfleet.errors import FleetClosed
-from pgfleet.names import NodeName
+from pgfleet.facts.addresses import Through
 from pgfleet.routing.hashing import Key
-from pgfleet.routing.route import Route, Tls
+from pgfleet.routing.route import Route
 from pgfleet.routing.token import Token
 from pgfleet.runtime.clock import Deadline
 from pgfleet.runtime.sql import Connection
@@ -46,7 +43,8 @@ STREAMED = 86_400.0
 
 def connect(
     where: str | Path = "fleet.yaml", *, region: str | None = None, state: str | None = None,
-    role: str = "pgfleet_app", deadline: float = DEADLINE, pool_size: int = 10, observers: Sequence[Observer] = (),
+    role: str = "pgfleet_app", deadline: float = DEADLINE, through: Through | None = None, pool_size: int | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Fleet:  # fmt: skip
     """A fleet to use in ``async with``.
 
@@ -55,11 +53,17 @@ def connect(
     :param state: the folder that holds one folder a fleet; by default as the command line has it.
     :param role: the PostgreSQL role; its password is read from the state folder.
     :param deadline: seconds for each call that does not say otherwise.
-    :param pool_size: connections to one node at most, for reads and writes together.
+    :param through: ``direct`` or ``pooler``; None: what the file said when it was applied.
+    :param pool_size: connections for statements at most, for reads and writes together: to one node, or through the pooler for
+        one shard; None: the file's ``per_process``.
     :param observers: who is told of every call; OpenTelemetry's spans need none where the application has loaded it.
+    :raises NoPooler: on entering: ``through="pooler"`` of a fleet that has none.
     """
+    if through not in (None, "direct", "pooler"):
+        raise ValueError(f"through is {through!r}; it is 'direct' or 'pooler'")
     return Fleet(
-        Path(where), region=region, state=state, role=role, deadline=deadline, pool_size=pool_size, observers=observers
+        Path(where), region=region, state=state, role=role, deadline=deadline, through=through, pool_size=pool_size,
+        observers=observers,
     )  # fmt: skip
 
 
@@ -74,18 +78,19 @@ class Fleet:
     """
 
     def __init__(
-        self, where: Path, *, region: str | None, state: str | None, role: str, deadline: float, pool_size: int,
-        observers: Sequence[Observer] = (),
+        self, where: Path, *, region: str | None, state: str | None, role: str, deadline: float,
+        through: Through | None = None, pool_size: int | None = None, observers: Sequence[Observer] = (),
     ) -> None:  # fmt: skip
         self._observers = observers
         self._where, self._region, self._state, self._role = where, region, state, role
-        self._seconds, self._pool_size = deadline, pool_size
+        self._seconds, self._through, self._pool_size = deadline, through, pool_size
         self._carrying = Carrying()
         self._parts: Parts | None = None
 
     async def __aenter__(self) -> Self:
         opened = await asyncio.to_thread(open_fleet, self._where, state=self._state, role=self._role)
-        parts = Parts(opened, self._region, self._pool_size, self._carrying, observing(self._observers))
+        seen = observing(self._observers)
+        parts = Parts(opened, self._region, self._carrying, seen, through=self._through, size=self._pool_size)
         try:
             await parts.start()
         except BaseException:
@@ -271,7 +276,8 @@ class Fleet:
     def explain(self, table: str, *, key: Key, second: Key | None = None) -> Explanation:
         """Where a read and a write of ``key`` would go now, and because of what; nothing is sent."""
         parts = self._open
-        return explained(parts.router, parts.placed.now, table, key, second, self._carrying.positions)
+        found = explained(parts.router, parts.placed.now, table, key, second, self._carrying.positions)
+        return found if parts.pooled is None else parts.pooled.explained(found)
 
     def route(self, table: str, *, key: Key, second: Key | None = None, write: bool = False) -> Route:
         """Where a read, or a write, of ``key`` goes now, for a driver of the caller's own; nothing is sent.
@@ -313,48 +319,3 @@ class Fleet:
     def _limit(self, seconds: float | None) -> float:
         """Seconds for a call that said ``seconds``."""
         return self._seconds if seconds is None else seconds
-
-
-class Parts:
-    """What an open fleet consists of."""
-
-    def __init__(self, opened: Opened, region: str | None, size: int, carrying: Carrying, observing: Observing) -> None:
-        self.router = Router(opened, region=region, size=size, observing=observing)
-        self.reader = Reader(self.router, carrying)
-        self.outcomes = Outcomes(self.router)
-        self.plain_reads: dict[tuple[str, str], Read] = {}
-        self.tls: dict[NodeName, Tls] = {}
-        self.opened, self.carrying = opened, carrying
-        self._placed: Placed | None = None
-        self._writer: Writer | None = None
-
-    async def start(self) -> None:
-        await self.router.start()
-        self._placed = Placed(self.opened.placement, self.router.etcd, lambda: newest_map(self.router), self._told)
-        self._writer = Writer(self.router, self._placed, self.carrying, self.outcomes, self.reader)
-        self.router.epoch_changed(self._placed.now.epoch)
-        await self._placed.start()
-
-    def _told(self, placement: Any) -> None:
-        self.router.epoch_changed(placement.epoch)
-        self.plain_reads.clear()
-
-    @property
-    def placed(self) -> Placed:
-        assert self._placed is not None  # noqa: S101 - start() was called
-        return self._placed
-
-    @property
-    def lookups(self) -> Lookups:
-        return self.writer.lookups
-
-    @property
-    def writer(self) -> Writer:
-        assert self._writer is not None  # noqa: S101 - start() was called
-        return self._writer
-
-    async def aclose(self) -> None:
-        if self._placed is not None:
-            await self._placed.aclose()
-        await asyncio.gather(self.reader.aclose(), self.outcomes.aclose())
-        await self.router.aclose()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 import asyncpg
 
+from pgfleet.client.pools import NodePool
 from pgfleet.client.router import Router
 from pgfleet.client.trouble import BROKEN
 from pgfleet.errors import CannotConnect
-from pgfleet.names import NodeName
 from pgfleet.routing.placement import Placement
 from pgfleet.runtime.clock import Deadline
 
@@ -20,12 +21,16 @@ ASK_SECONDS = 1.0
 async def newest_map(router: Router) -> Placement | None:
     """The map with the highest epoch that a primary mirrors; None: none of them answered, or none has any."""
     primaries = [route.primary.name for route in router.table.shards.values() if route.primary is not None]
-    answers = await asyncio.gather(*(_ask(router, node) for node in primaries))
+    return await newest_of([router.pool(node, "read") for node in primaries])
+
+
+async def newest_of(pools: Iterable[NodePool]) -> Placement | None:
+    """The map with the highest epoch that whoever the ``pools`` lead to has."""
+    answers = await asyncio.gather(*(_ask(pool) for pool in pools))
     return max((answer for answer in answers if answer is not None), key=lambda placement: placement.epoch, default=None)
 
 
-async def _ask(router: Router, node: NodeName) -> Placement | None:
-    pool = router.pool(node, "read")
+async def _ask(pool: NodePool) -> Placement | None:
     try:
         connection = await pool.acquire(Deadline.after(ASK_SECONDS))
     except (CannotConnect, TimeoutError):

@@ -38,9 +38,9 @@ CLEAN_EVERY = 500
 class Outcomes:
     """The outcome rows of one fleet."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, borrowing: Borrowing | None = None) -> None:
         self._router = router
-        self._borrowing = Borrowing(router)
+        self._borrowing = borrowing or Borrowing(router)
         self._marks: dict[str, int] = {}
         self._cleaning: set[asyncio.Task[int]] = set()
 

@@ -165,8 +165,7 @@ class NodePool:
     async def _open(self, deadline: Deadline) -> Connection:
         self._opening += 1
         try:
-            seconds = max(0.001, min(CONNECT_SECONDS, deadline.left()))
-            connection = await connect(self.node.host, self.node.port, self._login, settings=self.settings, seconds=seconds)
+            connection = await self._connect(deadline)
         except BaseException:
             self._opening -= 1
             self._budget.freed()
@@ -191,6 +190,10 @@ class NodePool:
     def _ended(self, _: object) -> None:
         if self._counted is not None:  # in a moment: whoever ends a connection still counts it while it does
             asyncio.get_running_loop().call_soon(lambda tell: tell(self.open), self._counted)
+
+    async def _connect(self, deadline: Deadline) -> Connection:
+        seconds = max(0.001, min(CONNECT_SECONDS, deadline.left()))
+        return await connect(self.node.host, self.node.port, self._login, settings=self.settings, seconds=seconds)
 
     def _lend(self, connection: Connection) -> None:
         connection.touched = False

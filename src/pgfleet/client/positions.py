@@ -92,6 +92,11 @@ class Positions:
         proofs = self._proofs.get(shard)
         return frozenset() if proofs is None else proofs.fresh(max_staleness, monotonic())
 
+    def mark(self, shard: str, max_staleness: float) -> Mark | None:
+        """Where the primary was at most ``max_staleness`` seconds ago, the longest ago; None: nobody asked it since."""
+        marks = proofs.marks if (proofs := self._proofs.get(shard)) is not None else ()
+        return next((mark for mark in marks if monotonic() - mark.at <= max_staleness), None)
+
     async def prove(self, primary: NodeAddress, replicas: Sequence[NodeAddress]) -> None:
         """Ask the primary where it is, then the replicas whether they have come so far."""
         if await self.ask(primary) is not None:

@@ -18,7 +18,7 @@ from pgfleet.errors import FleetClosed
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import NodeName
 from pgfleet.routing.choose import Choice, choose_read, choose_write, readable
-from pgfleet.routing.lineage import Lineage, needed
+from pgfleet.routing.lineage import Lineage, holds, needed
 from pgfleet.routing.table import RoutingTable, ShardRoute, route_shard
 from pgfleet.routing.token import Position
 from pgfleet.runtime.clock import Deadline
@@ -62,10 +62,16 @@ class Router:
     """Follows the fleet while it is open.
 
     :param size: connections to one node at most, reads and writes together.
+    :param probers: three, each of which may keep a connection to every node: who asks who is primary, how far nodes have come,
+        and whether they live. None: nodes are asked directly.
+    :param direct: whether there are connections to nodes at all; if not, what etcd says is all that is known.
     """
 
-    def __init__(self, opened: Opened, *, region: str | None, size: int, observing: Observing = NOBODY) -> None:
-        self.observing = observing
+    def __init__(
+        self, opened: Opened, *, region: str | None, size: int, observing: Observing = NOBODY,
+        probers: tuple[Prober, Prober, Prober] | None = None, direct: bool = True,
+    ) -> None:  # fmt: skip
+        self.observing, self._direct = observing, direct
         self._opened, self._region, self._size = opened, region, size
         self.table = RoutingTable()
         self.lanes: dict[str, Lane] = {}
@@ -87,16 +93,18 @@ class Router:
         self.etcd: EtcdClient | None = None
         self._rest: PatroniRest | None = None
         self._watch: FleetWatch | None = None
-        self._prober = Prober(opened.login_of)
-        self.positions = Positions(Prober(opened.login_of), self._heard)
-        self.breaker = Breaker(Prober(opened.login_of), lambda node: self._publish(node.shard))
+        login_of = opened.login_of
+        self._prober, positions, lives = probers or (Prober(login_of), Prober(login_of), Prober(login_of))
+        self.positions = Positions(positions, self._heard)
+        self.breaker = Breaker(lives, lambda node: self._publish(node.shard))
 
     async def start(self) -> None:
         """Look once, then follow."""
         self.etcd = self._opened.etcd()
-        self._rest = PatroniRest(fleet_context(self._opened.folder))
-        self._watch = FleetWatch(self._opened.book, self._prober, self._seen, etcd=self.etcd, rest=self._rest)
-        await asyncio.gather(self._watch.start(), self._measure())
+        if self._direct:
+            self._rest = PatroniRest(fleet_context(self._opened.folder))
+        self._watch = FleetWatch(self._opened.book, self._prober, self._seen, etcd=self.etcd, rest=self._rest, asks=self._direct)
+        await asyncio.gather(self._watch.start(), *([self._measure()] if self._direct else []))
         for shard in self._of_shard:
             self._publish(shard)
 
@@ -167,13 +175,7 @@ class Router:
 
     def holds(self, node: NodeName, lsn: int) -> bool:
         """Whether ``node`` was seen to have replayed to ``lsn`` of its shard's history."""
-        if self.positions.replayed(node) < lsn:
-            return False
-        lineage, timeline = self.lineage(node.shard), self.positions.timeline(node)
-        if timeline == lineage.timeline:
-            return True
-        end = lineage.ends.get(timeline)  # it has not followed the promotion yet: then it must not be beyond it either
-        return end is not None and self.positions.replayed(node) <= end
+        return holds(self.lineage(node.shard), self.positions.timeline(node), self.positions.replayed(node), lsn)
 
     # -- pools -----------------------------------------------------------------------------------------------------------
 
@@ -235,8 +237,13 @@ class Router:
     def _heard(self, node: NodeName, word: OwnWord) -> None:
         lineage = self.lineage(node.shard)
         primary = self.route(node.shard).primary
-        if not word.recovering and word.timeline > lineage.timeline and primary is not None and primary.name == node:
+        theirs = not self._direct or (primary is not None and primary.name == node)  # a pooler leads to the primary alone
+        if not word.recovering and word.timeline > lineage.timeline and theirs:
             self._has_history(node.shard, replace(lineage, timeline=word.timeline))
+
+    def spoke(self, shard: str, word: OwnWord) -> None:
+        """A primary that a pooler led to said where it is."""
+        self._heard(NodeName(shard, "", 0), word)
 
     def _seen(self, view: ShardView) -> None:
         shard = view.topology.shard
@@ -257,7 +264,7 @@ class Router:
             # It may be writable still, in its own opinion; nothing of ours shall reach it. (One that has its lock and does not
             # answer keeps its connections: what was sent there may be done yet.)
             self.pool(before.name, "write").drop()
-        if after is not None and (before is None or before.name != after.name):
+        if self._direct and after is not None and (before is None or before.name != after.name):
             self._spawn(self.pool(after.name, "write").warm(WARM))
 
     def _publish(self, shard: str) -> None:

@@ -9,12 +9,12 @@ known there counts as a call of something that leaves state.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 #: Statements that change a session only through what they call.
-_ROWS = frozenset({"select", "insert", "update", "delete", "merge", "values", "table", "with"})
+ROWS = frozenset({"select", "insert", "update", "delete", "merge", "values", "table", "with"})
 #: Statements inside a transaction that end with it, and what drivers send of themselves.
 _INSIDE = frozenset(
     {"savepoint", "release", "rollback", "begin", "start", "commit", "end", "abort", "show", "explain", "analyze"}
@@ -109,9 +109,14 @@ class Shape:
 def read_statement(sql: str) -> Shape:
     """The shape of ``sql``; one that cannot be read has the first word ````."""
     try:
-        found = list(lexemes(sql))
+        return shape_of(list(lexemes(sql)))
     except ValueError:
         return Shape("")
+
+
+def shape_of(found: Sequence[Lexeme]) -> Shape:
+    """The shape of what ``found`` spells."""
+    found = list(found)
     while found and found[-1] == ("sign", ";"):
         found.pop()
     if not found or found[0][0] != "word":
@@ -152,6 +157,6 @@ def touches(sql: str, harmless: Harmless) -> bool:
     if shape.first in _INSIDE:
         # EXPLAIN ANALYZE runs what it explains; of the others only these words can stand before a parenthesis.
         return shape.first == "explain" and not shape.calls <= harmless.functions
-    if shape.first not in _ROWS or not harmless.everything_else:
+    if shape.first not in ROWS or not harmless.everything_else:
         return True
     return not shape.calls <= harmless.functions

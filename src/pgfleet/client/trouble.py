@@ -34,12 +34,16 @@ def lost(error: BaseException, connection: Connection | None = None) -> bool:
 
 def not_done(error: BaseException) -> bool:
     """Whether the server itself said that the statement did not happen, and that it may if sent again."""
+    if isinstance(error, asyncpg.InvalidCachedStatementError):
+        return True  # a column was added: the plan was refused, and the next one is made anew
     # asyncpg refuses to send on a connection that broke while the statement was being prepared: it never left.
     return sqlstate(error) in NOT_DONE or (isinstance(error, asyncpg.InternalClientError) and "cannot switch" in str(error))
 
 
 def read_again(error: BaseException) -> bool:
     """Whether a read that ended so is worth sending again, elsewhere or later."""
+    if isinstance(error, asyncpg.InvalidCachedStatementError):
+        return True
     if isinstance(error, asyncpg.InterfaceError):
         return "closed" in str(error)  # else it is the caller's mistake: a wrong number of arguments
     state = sqlstate(error)

@@ -15,6 +15,7 @@ import asyncpg
 from pgfleet.client.borrowing import PAUSE, Borrowing
 from pgfleet.client.carrying import Carrying
 from pgfleet.client.claiming import write_outcome
+from pgfleet.client.lookup_entry import On
 from pgfleet.client.lookups import Lookups
 from pgfleet.client.observing import Call
 from pgfleet.client.outcome import Outcomes
@@ -60,11 +61,14 @@ class Write:
 class Writer:
     """The writes of one fleet."""
 
-    def __init__(self, router: Router, placed: Placed, carrying: Carrying, outcomes: Outcomes, reader: Reader) -> None:
+    def __init__(
+        self, router: Router, placed: Placed, carrying: Carrying, outcomes: Outcomes, reader: Reader, on: On | None = None
+    ) -> None:
+        """:param on: sends statements of the fleet's own to primaries; None: this does."""
         self._router, self._placed, self._carrying, self._outcomes = router, placed, carrying, outcomes
         self._borrowing = Borrowing(router)
         self._sender = Sender(router)
-        self.lookups = Lookups(lambda: placed.now, self._sender.rows, glance=Glance(reader))
+        self.lookups = Lookups(lambda: placed.now, on or self._sender.rows, glance=Glance(reader))
 
     def shard(self, write: Write) -> str:
         """Where its rows are now.

@@ -15,6 +15,23 @@ from pgfleet.names import NodeName
 Kind = Literal["voter", "reader"]
 #: ``fleet``: by the fleet's own authority, where it has one. The others are a DSN's (spec/dsn.py).
 Protection = Literal["fleet", "off", "require", "verify-ca", "verify-full"]
+Through = Literal["direct", "pooler"]
+
+
+def read_write_database(shard: str) -> str:
+    """What a client of a pooler writes as database name to write to ``shard``."""
+    return f"{shard}_rw"
+
+
+def read_only_database(shard: str) -> str:
+    """What a client of a pooler writes as database name to read from a replica of ``shard``."""
+    return f"{shard}_ro"
+
+
+#: What a pooler's server connection for reads begins with, and returns to. HAProxy gives the primary to readers when no replica
+#: is left, and reads are READ ONLY there too; and a read whose client has gone ends within a second, instead of holding a
+#: connection that nobody counts.
+READS_BEGIN = "set default_transaction_read_only to on; set client_connection_check_interval to 1000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +78,18 @@ class NodeAddress:
 
 @dataclass(frozen=True, slots=True)
 class PoolerAddress:
-    """A region's PgBouncer, and the HAProxy behind it: per shard a read-write and a read-only port."""
+    """A region's PgBouncer, and the HAProxy behind it: per shard a read-write and a read-only port.
+
+    :param prepared: prepared statements that it keeps for its clients; 0: it does not know them (before 1.21), so that none may
+        be sent through it.
+    """
 
     region: str
     host: str
     port: int
     read_write: dict[str, int] = field(default_factory=dict)
     read_only: dict[str, int] = field(default_factory=dict)
+    prepared: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +99,9 @@ class AddressBook:
     :param database: the database that holds the application's tables, the same on every shard.
     :param folder: absolute path of the fleet's state folder on this host (secrets and certificates are below it).
     :param etcd: none where the nodes alone tell who is primary.
+    :param through: whether applications connect to the nodes, or to their region's pooler.
+    :param per_process: connections for statements that one process of an application opens: to one node, or through the pooler
+        for one shard.
     """
 
     fleet: str
@@ -85,6 +110,8 @@ class AddressBook:
     etcd: tuple[EtcdAddress, ...] = ()
     nodes: tuple[NodeAddress, ...] = ()
     poolers: tuple[PoolerAddress, ...] = ()
+    through: Through = "direct"
+    per_process: int = 10
 
     def database_of(self, node: NodeAddress) -> str:
         return node.database or self.database
@@ -112,6 +139,8 @@ class AddressBook:
                 etcd=tuple(EtcdAddress(**e) for e in raw["etcd"]),
                 nodes=tuple(NodeAddress(**(n | {"name": NodeName.parse(n["name"])})) for n in raw["nodes"]),
                 poolers=tuple(PoolerAddress(**p) for p in raw["poolers"]),
+                # A book that was written before these were kept has them not.
+                **{name: raw[name] for name in ("through", "per_process") if name in raw},
             )  # fmt: skip
         except (KeyError, TypeError) as error:
             raise ValueError(f"not an address book: {error!r}") from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
+from pgfleet.facts.addresses import AddressBook
 from pgfleet.facts.fleet import FleetSeen, ShardSeen, UnitSeen
 from pgfleet.plan.plan import Plan
 from pgfleet.plan.steps import Act, Step
@@ -45,7 +47,7 @@ def _foundation(wanted: Wanted, seen: FleetSeen) -> Iterator[Step]:
         )  # fmt: skip
     elif seen.addresses != wanted.addresses:
         yield Step(
-            Act.PREPARE, wanted.fleet, f"{wanted.because} and the address book name different places",
+            Act.PREPARE, wanted.fleet, f"{wanted.because} and the address book {_differ(seen.addresses, wanted.addresses)}",
             risk=_KEEP_ADDRESSES if wanted.provisions else _KEEP_SERVERS, undo="apply the file as it was",
         )  # fmt: skip
     elif changed := [name for name, secret in wanted.secrets.items() if seen.secrets.get(name) != secret]:
@@ -62,6 +64,14 @@ def _foundation(wanted: Wanted, seen: FleetSeen) -> Iterator[Step]:
             Act.SECURE_ETCD, wanted.fleet, "etcd answers without a user; who writes there commands PostgreSQL's user",
             risk="none", undo="none: it stays on",
         )  # fmt: skip
+
+
+def _differ(seen: AddressBook, wanted: AddressBook) -> str:
+    if replace(seen, through=wanted.through, per_process=wanted.per_process) != wanted:
+        return "name different places"
+    if seen.through != wanted.through:
+        return f"differ: applications are to connect through {wanted.through}, and are told {seen.through}"
+    return f"differ: a process of an application is to open {wanted.per_process} connections, and is told {seen.per_process}"
 
 
 def _start_keeper(wanted: Wanted, seen: FleetSeen) -> Step:

@@ -14,10 +14,9 @@ from uuid import uuid4
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from pgfleet.facts.addresses import AddressBook
+from pgfleet.facts.addresses import AddressBook, read_write_database
 from pgfleet.prove.evidence import Ack
 from pgfleet.prove.writing import INSERT, arguments
-from pgfleet.render.pgbouncer import read_write_database
 from pgfleet.runtime.state import read_secret
 
 #: Seconds for connecting, and for one call: a stopped server keeps its connections open and says nothing.

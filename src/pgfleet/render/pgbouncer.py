@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pgfleet.facts.addresses import READS_BEGIN, read_only_database, read_write_database
 
-def read_write_database(shard: str) -> str:
-    """What a client of the pooler writes as database name to write to ``shard``."""
-    return f"{shard}_rw"
+#: Since when PgBouncer knows its clients' prepared statements, and how many it keeps prepared on one server connection.
+PREPARED_SINCE, PREPARED = (1, 21), 200
 
 
-def read_only_database(shard: str) -> str:
-    """What a client of the pooler writes as database name to read from a replica of ``shard``."""
-    return f"{shard}_ro"
+def prepared_statements(version: tuple[int, int]) -> int:
+    """How many prepared statements a PgBouncer of ``version`` is told to keep; 0: it knows none."""
+    return PREPARED if version >= PREPARED_SINCE else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +30,18 @@ class Pooler:
     key: str
     userlist: str
     stats_user: str
+    prepared: int = 0  # see prepared_statements
 
 
 def render_pgbouncer(pooler: Pooler) -> str:
     """``pgbouncer.ini``; transaction pooling, SCRAM passed through, TLS offered."""
     lines = ["[databases]"]
     for shard in pooler.read_write:
-        for name, port in (
-            (read_write_database(shard), pooler.read_write[shard]),
-            (read_only_database(shard), pooler.read_only[shard]),
+        for name, port, also in (
+            (read_write_database(shard), pooler.read_write[shard], ""),
+            (read_only_database(shard), pooler.read_only[shard], f" connect_query='{READS_BEGIN}'"),
         ):
-            lines.append(f"{name} = host={pooler.host} port={port} dbname={pooler.database}")
+            lines.append(f"{name} = host={pooler.host} port={port} dbname={pooler.database}{also}")
     settings: dict[str, object] = {
         "listen_addr": pooler.host,
         "listen_port": pooler.port,
@@ -51,6 +52,8 @@ def render_pgbouncer(pooler: Pooler) -> str:
         "pool_mode": "transaction",
         "max_client_conn": pooler.max_client_conn,
         "default_pool_size": pooler.default_pool_size,
+        # A pool is one role's; roles together stay within what `check` counts.
+        "max_db_connections": pooler.default_pool_size,
         "query_wait_timeout": f"{pooler.query_wait_timeout:g}",
         "client_tls_sslmode": "prefer",
         "client_tls_cert_file": pooler.certificate,
@@ -62,6 +65,7 @@ def render_pgbouncer(pooler: Pooler) -> str:
         "server_fast_close": "1",
         "ignore_startup_parameters": "extra_float_digits,search_path,jit,options",
         "listen_backlog": "1024",
+        **({"max_prepared_statements": pooler.prepared} if pooler.prepared else {}),
         "log_connections": "0",
         "log_disconnections": "0",
         "log_stats": "0",

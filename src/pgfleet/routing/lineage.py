@@ -109,3 +109,13 @@ def needed(positions: Iterable[Position], lineage: Lineage) -> int | Lost | Unto
             case Untold():
                 untold = verdict
     return untold if untold is not None else least
+
+
+def holds(lineage: Lineage, timeline: int, replayed: int, lsn: int) -> bool:
+    """Whether a node that has replayed to ``replayed`` on ``timeline`` has what the history ``lineage`` has up to ``lsn``."""
+    if replayed < lsn:
+        return False
+    if timeline == lineage.timeline:
+        return True
+    end = lineage.ends.get(timeline)  # it has not followed the promotion yet: then it must not be beyond it either
+    return end is not None and replayed <= end

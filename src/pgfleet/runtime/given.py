@@ -63,7 +63,9 @@ def resolved(fleet: Fleet, positions: Positions, folder: Path) -> Given:
             nodes.append(node)
             logins[given.name] = Login(dsn.user, dsn.database or fleet.database, dsn.password, tls)
             sources[given.name] = source
-    book = AddressBook(fleet.fleet, str(folder.absolute()), fleet.database, nodes=tuple(nodes))
+    book = AddressBook(
+        fleet.fleet, str(folder.absolute()), fleet.database, nodes=tuple(nodes), per_process=fleet.pools.per_process
+    )
     return Given(book, logins, sources)
 
 

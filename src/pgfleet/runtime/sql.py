@@ -23,7 +23,7 @@ CONNECT_SECONDS = 1.0
 #: Statements whose plans one connection keeps.
 KEPT = 200
 #: What tells the last value that the session took from a sequence.
-_SEQUENCE = re.compile(r"\b(lastval|currval)\b", re.IGNORECASE)
+SEQUENCE = re.compile(r"\b(lastval|currval)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ class Connection(asyncpg.Connection):
         _listeners: Any
         _query_loggers: Any
         _log_listeners: Any
+        _top_xact: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -66,6 +67,7 @@ class Connection(asyncpg.Connection):
         self.last_status = ""
         self._touches: Callable[[str], bool] = _always
         self._kept: dict[str, Any] = {}
+        self._block: Any = None  # stands for a transaction that was begun by control()
         self.add_log_listener(_notice)
 
     def lend(self, touches: Callable[[str], bool]) -> None:
@@ -114,10 +116,15 @@ class Connection(asyncpg.Connection):
 
     async def own(self, query: str, *args: Any, timeout: float | None = None) -> Any:
         """The first row of a statement of the client's own, which is known to leave nothing; None: there is none."""
+        rows = await self.own_rows(query, *args, timeout=timeout)
+        return rows[0] if rows else None
+
+    async def own_rows(self, query: str, *args: Any, timeout: float | None = None) -> list[asyncpg.Record]:
+        """All rows of such a statement."""
         touched = self.touched
         rows = await super().fetch(query, *args, timeout=timeout)
         self.touched = touched
-        return rows[0] if rows else None
+        return list(rows)
 
     async def control(self, query: str, timeout: float | None = None) -> str:
         """One or several statements without parameters of the client's own (``begin``, ``commit``); the last one's tag."""
@@ -125,7 +132,7 @@ class Connection(asyncpg.Connection):
         return self.last_status
 
     async def _keep(self, query: str, timeout: float | None) -> Any:
-        if _SEQUENCE.search(query):
+        if SEQUENCE.search(query):
             # What it asks for would be another borrower's. (Blocks begin with this.)
             await super().execute("discard sequences", timeout=timeout)
             return await self._get_statement(query, timeout, named=True)
@@ -148,6 +155,15 @@ class Connection(asyncpg.Connection):
         self._stmts_to_close.clear()
 
     # -- what the borrower does ---------------------------------------------------------------------------------------------
+
+    def transaction(self, *args: Any, **kwargs: Any) -> Any:
+        """As asyncpg's; inside a block, whose transaction asyncpg did not begin, a savepoint."""
+        if not self.is_in_transaction():
+            if self._top_xact is self._block:
+                self._top_xact = None
+        elif self._top_xact is None:
+            self._top_xact = self._block = super().transaction()
+        return super().transaction(*args, **kwargs)
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
         if not args and not self.touched:

@@ -7,6 +7,9 @@ from pgfleet.spec.scalars import Count, Duration
 
 #: Of a node's max_connections, kept for people, Patroni, monitoring and migrations.
 RESERVED = 15
+#: Connections that one process of an application opens to one node beside those for statements, at most: who is primary, how far
+#: a node has come, and whether it lives are asked by a connection each (client/router.py).
+PROBES = 3
 
 
 class Pools(Part):
@@ -21,6 +24,7 @@ class Pools(Part):
     max_connections: Count = 100
     """PostgreSQL's, of one node."""
     processes: Count | None = None
-    """Processes of the application in all, where it connects directly; `check` multiplies."""
+    """Processes of the application in all; `check` multiplies."""
     per_process: Count = 10
-    """Connections that one process of the application opens to one node at most."""
+    """Connections for statements that one process of the application opens, at most: to one node (its own questions to that node
+    take up to 3 more, which `check` counts), or with `through: pooler` to its region's pooler for one shard."""

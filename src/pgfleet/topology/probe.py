@@ -21,7 +21,7 @@ from pgfleet.runtime.sql import Connection, Login, connect, sqlstate
 # The timeline a primary writes is the first part of its WAL's file name. A replica's is in its control file: that of the last
 # restartpoint, or of the WAL that it has replayed and flushed since. CASE is not evaluated early here: the functions are
 # volatile. One that is promoted between two looks only turns true to false.
-_ASK = """
+ASK = """
 select r.recovering,
        case when r.recovering then coalesce(pg_last_wal_replay_lsn(), '0/0') else pg_current_wal_flush_lsn() end,
        case when r.recovering then (select greatest(c.timeline_id, v.min_recovery_end_timeline)
@@ -32,7 +32,7 @@ from (select pg_is_in_recovery() as recovering offset 0) r
 # For who has nobody else to ask: which database it is, and how far a primary had followed before it was promoted, which is where
 # the timeline before its own ended. (After a restart there is none; after a crash it is where the crash was, so only a promotion
 # that was watched counts.)
-_ASK_ALL = _ASK.replace(
+_ASK_ALL = ASK.replace(
     "\nfrom (select",
     """,
        (select system_identifier from pg_control_system()),
@@ -60,7 +60,7 @@ class OwnWord:
 
 
 class Prober:
-    """Asks nodes. A connection is kept for the next question, until :meth:`rest`.
+    """Asks nodes, each by one connection at most: who asks meanwhile waits. It is kept for the next one, until :meth:`rest`.
 
     :param login: how every node is logged in to, or each.
     """
@@ -69,17 +69,19 @@ class Prober:
         self.login_of: Callable[[NodeAddress], Login] = login if callable(login) else lambda _: login
         self._seconds = seconds
         self._kept: dict[NodeName, Connection] = {}
+        self._asking: dict[NodeName, asyncio.Lock] = {}
         #: Nodes that refused our last question in so many words (an SQLSTATE): they are full, or starting, and not silent.
         self.refused: dict[NodeName, str] = {}
         self._newest: dict[str, int] = {}  # by shard: the highest timeline on which a node took writes
         self._followed: dict[NodeName, int] = {}  # the timeline on which a node was last seen in recovery
         self._ends: dict[str, dict[int, int]] = {}  # by shard: timeline -> where it ended, of promotions that were watched
 
-    async def ask(self, node: NodeAddress, *, seconds: float | None = None, question: str = _ASK) -> OwnWord | None:
+    async def ask(self, node: NodeAddress, *, seconds: float | None = None, question: str = ASK) -> OwnWord | None:
         """Its word; None: it gave none in time."""
-        connection = self._kept.pop(node.name, None)
+        connection: Connection | None = None
         try:
-            async with asyncio.timeout(seconds or self._seconds):
+            async with asyncio.timeout(seconds or self._seconds), self._asking.setdefault(node.name, asyncio.Lock()):
+                connection = self._kept.pop(node.name, None)
                 if connection is None or connection.is_closed():
                     connection = await connect(
                         node.host, node.port, self.login_of(node), settings=_SETTINGS, seconds=seconds or self._seconds

@@ -54,6 +54,7 @@ class FleetWatch:
     :param told: called with every new view of a shard, at once, on the loop.
     :param etcd: None: there is none; the nodes alone are asked.
     :param rest: None: Patroni's REST is not asked.
+    :param asks: whether a new primary is believed by its own word only; else by what it announces to etcd, and no node is asked.
     """
 
     def __init__(
@@ -64,12 +65,13 @@ class FleetWatch:
         *,
         etcd: EtcdClient | None = None,
         rest: PatroniRest | None = None,
+        asks: bool = True,
     ) -> None:
         self._nodes: dict[str, tuple[NodeAddress, ...]] = {}
         for node in book.nodes:
             self._nodes[node.name.shard] = (*self._nodes.get(node.name.shard, ()), node)
         self._address = {node.name: node for node in book.nodes}
-        self._prober, self._told, self._etcd, self._rest = prober, told, etcd, rest
+        self._prober, self._told, self._etcd, self._rest, self._asks = prober, told, etcd, rest, asks
         self._history = History(prober.login_of)
         self._noting: set[str] = set()
         self.views = {shard: ShardView(ShardTopology(shard)) for shard in self._nodes}
@@ -215,13 +217,17 @@ class FleetWatch:
             return False  # it has moved on meanwhile
         words = {leader: word} if word is not None else {}
         primary, because = decide(words, leader=leader, etcd_answers=True)
-        if word is None and view.topology.announced and self._prober.refused.get(leader) == FULL:
+        if view.topology.announced and not self._asks:
+            primary, because = leader, "it holds Patroni's lock and announces itself"
+        elif word is None and view.topology.announced and self._prober.refused.get(leader) == FULL:
             # It said so itself, by Patroni; for our question it has no connection left, which is an answer.
             primary, because = leader, "it holds Patroni's lock and announces itself (and has no connection left)"
         self._publish(replace(view, primary=primary, because=because))
         return primary is not None
 
     async def _ask_nodes(self, shard: str) -> bool:
+        if not self._asks:
+            return True  # what was seen last is all there is
         nodes = self._nodes[shard]
         words, described = await asyncio.gather(self._prober.race(nodes), self._described(shard, nodes))
         if self.etcd_answers:

@@ -15,8 +15,13 @@ from pgfleet.spec.shape import ShardShape
 HOST = "127.0.0.1"
 
 
-def assign(fleet: Fleet, shapes: Sequence[ShardShape], folder: Path, seen: AddressBook | None, ports: Ports) -> AddressBook:
-    """The address book of ``fleet``: what has an address keeps it, what is new gets ports, what is gone is left out."""
+def assign(
+    fleet: Fleet, shapes: Sequence[ShardShape], folder: Path, seen: AddressBook | None, ports: Ports, *, prepared: int = 0
+) -> AddressBook:
+    """The address book of ``fleet``: what has an address keeps it, what is new gets ports, what is gone is left out.
+
+    :param prepared: prepared statements that this host's PgBouncer keeps for its clients.
+    """
     etcd = seen.etcd if seen is not None else ()
     if not etcd:
         etcd = tuple(
@@ -39,9 +44,12 @@ def assign(fleet: Fleet, shapes: Sequence[ShardShape], folder: Path, seen: Addre
                 pooler.port if pooler else ports.take(),
                 {s.name: (pooler.read_write.get(s.name) if pooler else None) or ports.take() for s in shapes},
                 {s.name: (pooler.read_only.get(s.name) if pooler else None) or ports.take() for s in shapes},
+                prepared,
             )
         )
-    return AddressBook(fleet.fleet, str(folder), fleet.database, etcd, tuple(nodes), tuple(poolers))
+    return AddressBook(
+        fleet.fleet, str(folder), fleet.database, etcd, tuple(nodes), tuple(poolers), fleet.through, fleet.pools.per_process
+    )
 
 
 def with_leaving(book: AddressBook, seen: FleetSeen) -> AddressBook:

@@ -135,6 +135,7 @@ def _pgbouncer(site: Site, pooler: PoolerAddress) -> Composed:
             read_only=pooler.read_only, max_client_conn=pools.max_client_conn, default_pool_size=pools.default_pool_size,
             query_wait_timeout=float(pools.query_wait_timeout), certificate=site.certificate("server.crt"),
             key=site.certificate("server.key"), userlist=str(userlist), stats_user="pgfleet_monitor",
+            prepared=pooler.prepared,
         )
     )  # fmt: skip
     verifiers = {role: site.credentials.verifiers[role] for role in POOLED}

@@ -9,8 +9,7 @@ from pathlib import Path
 import asyncpg
 
 from pgfleet.errors import NotSettled
-from pgfleet.facts.addresses import AddressBook, PoolerAddress
-from pgfleet.render.pgbouncer import read_only_database, read_write_database
+from pgfleet.facts.addresses import AddressBook, PoolerAddress, read_only_database, read_write_database
 from pgfleet.runtime.state import read_secret
 
 #: Seconds in which all must answer once the shards are whole: HAProxy sees a server within one interval of its checks.

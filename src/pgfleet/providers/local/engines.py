@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from pgfleet.engines.patroni_home import patroni_home
+from pgfleet.engines.pgbouncer import version_of
 from pgfleet.engines.postgres import PostgresBinaries, find_postgres
 from pgfleet.engines.programs import find_program
 from pgfleet.errors import EnginesMissing
@@ -14,7 +15,7 @@ from pgfleet.providers.local.credentials import EngineUser, engine_user
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """Absolute paths of programs."""
+    """Absolute paths of programs. :param pgbouncer_version: major and minor."""
 
     postgres: PostgresBinaries
     patroni: str
@@ -22,6 +23,7 @@ class Engines:
     pgbouncer: str
     haproxy: str
     user: EngineUser
+    pgbouncer_version: tuple[int, int] = (0, 0)
 
 
 def find_engines(major: int) -> Engines:
@@ -34,11 +36,13 @@ def find_engines(major: int) -> Engines:
         user = engine_user(os.geteuid())
     except KeyError:
         raise EnginesMissing("there is no user postgres for the engines to run as", hint="script/bootstrap") from None
+    pgbouncer = find_program("pgbouncer")
     return Engines(
         postgres=find_postgres(major),
         patroni=str(patroni_home() / "bin" / "patroni"),
         etcd=find_program("etcd"),
-        pgbouncer=find_program("pgbouncer"),
+        pgbouncer=pgbouncer,
         haproxy=find_program("haproxy"),
         user=user,
+        pgbouncer_version=version_of(pgbouncer),
     )

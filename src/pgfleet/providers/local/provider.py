@@ -43,6 +43,7 @@ from pgfleet.providers.local.switchover import switch_over
 from pgfleet.providers.misplaced import refuse_lost_rows
 from pgfleet.render.ownership import digest as ownership_digest
 from pgfleet.render.patroni import dynamic_configuration
+from pgfleet.render.pgbouncer import prepared_statements
 from pgfleet.routing.ownership import ownership, succeeding
 from pgfleet.routing.placement import Placement
 from pgfleet.runtime.files import make_folder, write_atomically
@@ -85,7 +86,8 @@ class LocalProvider:
         fleet = self.fleet
         shapes = fleet.shapes()
         with reserving(state_root() / "ports.json", HOST, self.folder) as ports:
-            book = assign(fleet, shapes, self.folder, seen.addresses, ports)
+            statements = prepared_statements(self.engines.pgbouncer_version)
+            book = assign(fleet, shapes, self.folder, seen.addresses, ports, prepared=statements)
         # Without secrets and without what lives in etcd: a digest speaks of the process' own configuration.
         bare = compose(self._site(book, PLACEHOLDERS, bare=True))
         prepared = prepared_digest(book.database)

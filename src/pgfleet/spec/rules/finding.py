@@ -9,6 +9,8 @@ from typing import Literal
 from pgfleet.spec.document import Path, Positions
 from pgfleet.spec.fleet import Fleet
 
+Severity = Literal["error", "warning"]
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -22,7 +24,7 @@ class Finding:
     path: Path
     message: str
     hint: str = ""
-    severity: Literal["error", "warning"] = "error"
+    severity: Severity = "error"
     shard: str = ""
     key: bool = False
 

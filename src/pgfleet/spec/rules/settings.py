@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 from pgfleet.spec import codes
 from pgfleet.spec.document import Path
+from pgfleet.spec.fleet import Fleet
 from pgfleet.spec.forced import why_forbidden
-from pgfleet.spec.pools import RESERVED
-from pgfleet.spec.rules.finding import Finding, Subject
+from pgfleet.spec.pools import PROBES, RESERVED
+from pgfleet.spec.rules.finding import Finding, Severity, Subject
 
 _PARAMETER = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?")
 
@@ -37,26 +38,47 @@ def settings_are_the_owners(subject: Subject) -> Iterator[Finding]:
 def connections_suffice(subject: Subject) -> Iterator[Finding]:
     fleet, pools = subject.fleet, subject.fleet.pools
     free = pools.max_connections - RESERVED
+    limit = f"max_connections {pools.max_connections} leaves {free}"
     regions = len(fleet.regions) if fleet.traits.poolers else 0
     poolers = regions * pools.default_pool_size
+    each = f"{regions} region{'s' if regions > 1 else ''} x default_pool_size {pools.default_pool_size}"
+    # Where there is no replica, the primary answers what is read as well.
+    alone = any(sum(shape.voters.values()) + sum(shape.readers.values()) == 1 for shape in fleet.shapes())
+    path: Path = ("pools", "default_pool_size")
     if poolers > free:
-        each = f"{regions} region{'s' if regions > 1 else ''} x default_pool_size {pools.default_pool_size} = {poolers}"
-        limit = f"max_connections {pools.max_connections} leaves {free}"
-        message = f"the poolers may open {each} connections to one primary; {limit}"
-        fits = max(free, 0) // max(regions, 1)
-        hint = f"pools: {{default_pool_size: {fits}}}" if fits else f"pools: {{max_connections: {poolers + RESERVED}}}"
-        if fleet.through == "pooler":
-            yield Finding(codes.CONNECTIONS, ("pools", "default_pool_size"), message, hint)
-        else:
-            yield Finding(codes.CONNECTIONS, ("pools", "default_pool_size"), message, hint, "warning")
-    if fleet.through == "direct" and pools.processes is not None:
-        clients = pools.processes * pools.per_process
+        message = f"the poolers may open {each} = {poolers} connections to one primary; {limit}"
+        yield Finding(codes.CONNECTIONS, path, message, _fits(free, regions, poolers), _severity(fleet))
+    elif fleet.through == "pooler" and 2 * poolers > free:
+        when = "a primary without replicas" if alone else "a primary whose replicas are all lost"
+        message = f"the poolers may open {each}, for writes and for reads, = {2 * poolers} connections to {when}; {limit}"
+        severity: Severity = "error" if alone else "warning"
+        yield Finding(codes.CONNECTIONS, path, message, _fits(free, 2 * regions, 2 * poolers), severity)
+    if pools.processes is None:
+        return
+    if fleet.through == "direct":
+        clients = pools.processes * (pools.per_process + PROBES)
         if clients > free:
-            message = (
-                f"{pools.processes} processes x per_process {pools.per_process} = {clients} connections to one node; "
-                f"max_connections {pools.max_connections} leaves {free}"
-            )
+            sums = f"{pools.processes} processes x (per_process {pools.per_process} + {PROBES}) = {clients}"
+            message = f"{sums} connections to one node; {limit}"
             yield Finding(codes.CONNECTIONS, ("pools", "processes"), message, "through: pooler")
+    else:
+        shards = len(fleet.shards)
+        clients = pools.processes * pools.per_process * shards
+        if clients > pools.max_client_conn:
+            message = (
+                f"{pools.processes} processes x per_process {pools.per_process} x {shards} shard{'s' if shards > 1 else ''} = "
+                f"{clients} connections to one pooler, if they are all in one region; max_client_conn is {pools.max_client_conn}"
+            )
+            yield Finding(codes.CONNECTIONS, ("pools", "processes"), message, f"pools: {{max_client_conn: {clients}}}")
+
+
+def _fits(free: int, pools: int, wanted: int) -> str:
+    fits = max(free, 0) // max(pools, 1)
+    return f"pools: {{default_pool_size: {fits}}}" if fits else f"pools: {{max_connections: {wanted + RESERVED}}}"
+
+
+def _severity(fleet: Fleet) -> Severity:
+    return "error" if fleet.through == "pooler" else "warning"
 
 
 def pools_have_clients(subject: Subject) -> Iterator[Finding]:
