@@ -1,4 +1,4 @@
-"""The how-to pages: what stands in them is run, from top to bottom, against real servers."""
+"""The how-to pages of the adapters: what stands in them is run, from top to bottom, against real servers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from tests.adapters.stage import Bank, bank
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(120)]
 
-PAGES = sorted((Path(__file__).resolve().parents[2] / "docs" / "how-to").glob("*.md"))
+PAGES = [
+    Path(__file__).resolve().parents[2] / "docs" / "how-to" / f"{name}.md"
+    for name in ("fastapi", "observe", "psycopg", "sqlalchemy")
+]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 #: Runs a file in which ``await`` may stand outside of a function, as in ``python -m asyncio``.
@@ -47,7 +50,3 @@ def test_a_page_does_what_it_says(page: Path, servers: Bank, tmp_path: Path) -> 
     state = os.environ | {"PGFLEET_STATE": str(servers.folder.parent)}
     done = subprocess.run(argv, cwd=tmp_path, env=state, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_every_page_is_there() -> None:
-    assert {"psycopg", "sqlalchemy", "fastapi", "observe"} <= {page.stem for page in PAGES}

@@ -25,6 +25,7 @@ from pgfleet.routing.placement import Placed
 from pgfleet.routing.route import Role, Route, Tls
 from pgfleet.routing.token import Position
 from pgfleet.runtime.clock import Deadline, monotonic
+from pgfleet.runtime.login import system_authorities
 from pgfleet.runtime.sql import Login
 
 if TYPE_CHECKING:
@@ -200,7 +201,15 @@ class Guide:
         )  # fmt: skip
 
     def _tls(self, node: NodeName) -> Tls:
-        if self.login(node).tls is None:
-            return Tls()
-        authority = self._fleet._open.opened.folder / "certificates" / "ca.crt"
-        return Tls("verify-full", str(authority) if authority.exists() else "system")
+        parts = self._fleet._open
+        address = parts.router.addresses[node]
+        match address.protection:
+            case "fleet":
+                authority = parts.opened.folder / "certificates" / "ca.crt"
+                return Tls("verify-full", str(authority)) if authority.exists() else Tls()
+            case "off":
+                return Tls()
+            case "require":
+                return Tls("require")
+            case mode:
+                return Tls(mode, address.authority or system_authorities())

@@ -57,9 +57,13 @@ class NodeEngine:
 
     @property
     def ready(self) -> bool:
-        """Whether a connection is idle: the next session need not wait for one to be opened."""
+        """Whether a connection is idle and alive: the next session need not wait for one to be opened."""
         pool: Any = self.engine.sync_engine.pool
-        return bool(pool.checkedin())
+        return self._alive > int(pool.checkedout())
+
+    @property
+    def _alive(self) -> int:
+        return sum(not connection.is_closed() for connection in self._open)
 
     async def try_out(self, deadline: Deadline) -> None:
         """Have a connection open.
@@ -121,8 +125,7 @@ class NodeEngine:
             driver.terminate()
 
     def _tell(self) -> None:
-        open_now = sum(not connection.is_closed() for connection in self._open)
-        self._guide.observing.connections("sqlalchemy", self.node, self.role, open_now)
+        self._guide.observing.connections("sqlalchemy", self.node, self.role, self._alive)
 
 
 class Engines:
