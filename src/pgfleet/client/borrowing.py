@@ -41,8 +41,10 @@ class Borrowing:
             choice = router.choose(shard, mode, shunned, among)
             if choice is None:
                 waits_for = router.route(shard).because if mode == "write" else "a node that can be read"
+                # Where there is nobody at all, the table says when there is: thousands that looked again and again would keep
+                # the loop from hearing it.
+                await router.change(deadline, PAUSE if shunned and mode == "read" else None)
                 shunned.clear()
-                await router.change(deadline, None if mode == "write" else PAUSE)
                 continue
             node = choice.node.name
             pool = router.pool(node, mode)
