@@ -46,10 +46,12 @@ class Borrowing:
             choice = router.choose(shard, mode, shunned, among)
             if choice is None:
                 waits_for = router.route(shard).because if mode == "write" else "a node that can be read"
-                shunned.clear()
+                # Where there is nobody at all, the table says when there is: thousands that looked again and again would keep
+                # the loop from hearing it.
                 began = monotonic()
-                await router.change(deadline, None if mode == "write" else PAUSE)
+                await router.change(deadline, PAUSE if shunned and mode == "read" else None)
                 call.waited("primary", monotonic() - began)
+                shunned.clear()
                 continue
             node = choice.node.name
             pool = router.pool(node, mode)

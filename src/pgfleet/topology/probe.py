@@ -41,6 +41,10 @@ from (select""",
 )
 _SETTINGS = {"application_name": "pgfleet probe", "default_transaction_read_only": "on", "statement_timeout": "2000"}
 
+#: Seconds for making a connection, however little time whoever asks first has: of a node that is far away, or on a busy machine,
+#: no question would be answered if each began with a connection of its own and gave it up half-way.
+_MAKING = 3.0
+
 #: Seconds that the others have, once one has said that it is the primary, to say the same.
 _GRACE = 0.1
 
@@ -70,6 +74,7 @@ class Prober:
         self._seconds = seconds
         self._kept: dict[NodeName, Connection] = {}
         self._asking: dict[NodeName, asyncio.Lock] = {}
+        self._making: dict[NodeName, asyncio.Task[None]] = {}
         #: Nodes that refused our last question in so many words (an SQLSTATE): they are full, or starting, and not silent.
         self.refused: dict[NodeName, str] = {}
         self._newest: dict[str, int] = {}  # by shard: the highest timeline on which a node took writes
@@ -81,11 +86,7 @@ class Prober:
         connection: Connection | None = None
         try:
             async with asyncio.timeout(seconds or self._seconds), self._asking.setdefault(node.name, asyncio.Lock()):
-                connection = self._kept.pop(node.name, None)
-                if connection is None or connection.is_closed():
-                    connection = await connect(
-                        node.host, node.port, self.login_of(node), settings=_SETTINGS, seconds=seconds or self._seconds
-                    )
+                connection = await self._connected(node)
                 began = monotonic()
                 row = await connection.fetchrow(question)
         except CannotConnect as error:
@@ -155,8 +156,35 @@ class Prober:
         else:
             self.refused[node] = state
 
+    async def _connected(self, node: NodeAddress) -> Connection:
+        """The connection that is kept, or is being made for an earlier question that had no more time, or a new one.
+
+        :raises CannotConnect: the node does not let us in.
+        """
+        while True:
+            kept = self._kept.pop(node.name, None)
+            if kept is not None and not kept.is_closed():
+                return kept
+            making = self._making.get(node.name)
+            if making is None:
+                making = self._making[node.name] = asyncio.get_running_loop().create_task(self._make(node))
+                making.add_done_callback(lambda task: task.cancelled() or task.exception())
+            await asyncio.wait([making])  # whose time is up leaves; it goes on
+            if making.cancelled():
+                raise CannotConnect(f"{node.host}:{node.port} is not asked any more")
+            making.result()
+
+    async def _make(self, node: NodeAddress) -> None:
+        try:
+            connection = await connect(node.host, node.port, self.login_of(node), settings=_SETTINGS, seconds=_MAKING)
+        finally:
+            self._making.pop(node.name, None)
+        self._keep(node.name, connection)
+
     def rest(self) -> None:
-        """Let every kept connection go."""
+        """Let every kept connection go, and every one that is being made."""
+        for task in self._making.values():
+            task.cancel()
         kept, self._kept = self._kept, {}
         for connection in kept.values():
             connection.terminate()
