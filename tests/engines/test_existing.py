@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from tests.docs.documented import documented, wrong
-from tests.engines.desk import FILE, Desk, make_desk
+from tests.engines.desk import FILE, SCHEMA, Desk, make_desk
 from tests.engines.outside import OWNER, PASSWORD, STRANGER, Outside, dsn, outside, value
 from tests.engines.scratch import POSTGRES_USER, binaries, free_port
 
@@ -379,6 +379,35 @@ def pooler(pair: Outside, mode: str) -> Iterator[int]:
     finally:
         process.terminate()
         process.wait(timeout=10)
+
+
+TWO = FILE.replace("}}}\ntables", "}}, two: {home: cloud, primary: env:TWO_DSN}}\ntables").replace(
+    "{key: subject}", "{key: subject, place: {main: [PMP], two: [AWS]}}"
+)
+
+
+def test_tables_refuse_what_is_not_their_shards(desk: Desk) -> None:
+    (desk.place / "fleet.yaml").write_text(TWO)
+    desk.environment["TWO_DSN"] = dsn(desk.pair.primary, desk.pair.database())
+    desk.said("apply")
+    desk.said("migrate", str(desk.place / "schema"))
+    insert = "insert into questions values (1, 'AWS', 'Why?')"
+    desk.document("sql", "--shard", "two", "-c", insert)
+    error = desk.error("sql", "--shard", "main", "-c", insert)
+    assert (error["code"], error["seen"][-1]) == ("PGF-E121", "SQLSTATE PF002")
+    desk.said("destroy", "--yes", "--schema")
+    assert value(desk.pair.primary, "select count(*) from pg_trigger where not tgisinternal", desk.database) == "0"
+
+
+def test_a_table_that_is_not_the_users_to_guard(desk: Desk) -> None:
+    (desk.place / "fleet.yaml").write_text(TWO)
+    desk.environment["TWO_DSN"] = dsn(desk.pair.primary, desk.pair.database())
+    desk.pair.primary.psql(SCHEMA + f"grant select, insert on questions to {OWNER}", desk.database)
+    error = desk.error("apply")
+    assert (error["code"], error["status"]) == ("PGF-E271", 5), error
+    desk.pair.primary.psql(f"grant trigger on questions to {OWNER}", desk.database)
+    desk.said("apply")
+    assert desk.document("plan")["steps"] == []
 
 
 # -- how connections are protected ------------------------------------------------------------------------------------------
