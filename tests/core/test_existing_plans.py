@@ -11,7 +11,7 @@ import pytest
 
 from pgfleet.errors import DsnUnreadable, SecretUnreadable
 from pgfleet.facts.addresses import AddressBook, NodeAddress
-from pgfleet.facts.fleet import FleetSeen, ShardSeen
+from pgfleet.facts.fleet import FleetSeen, PlacementSeen, ShardSeen
 from pgfleet.facts.topology import ShardTopology
 from pgfleet.names import NodeName
 from pgfleet.plan.make import known, make_plan
@@ -45,7 +45,10 @@ def provider(place: Path) -> ExistingProvider:
 
 
 def as_wanted(wanted: Wanted) -> FleetSeen:
-    shards = {name: ShardSeen(ShardTopology(name), prepared=shard.prepared) for name, shard in wanted.shards.items()}
+    shards = {
+        name: ShardSeen(ShardTopology(name), prepared=one.prepared, placement=PlacementSeen((wanted.placement,), one.functions))
+        for name, one in wanted.shards.items()
+    }
     return FleetSeen(addresses=wanted.addresses, shards=shards, placement=wanted.placement, secrets=wanted.secrets)
 
 
@@ -71,7 +74,7 @@ def test_a_plan_has_three_kinds_of_steps_and_says_why(place: Path) -> None:
     assert not plan.destructive
     for step in plan.steps:
         assert step.because.startswith(str(place / "fleet.yaml"))
-        assert step.risk.startswith("none")
+        assert step.risk
         assert step.undo
 
 
@@ -83,7 +86,11 @@ def test_what_is_as_wanted_needs_no_step(place: Path) -> None:
     assert acts(wanted, replace(seen, secrets={})) == ["prepare"]
     assert acts(wanted, replace(seen, secrets={**wanted.secrets, "node.main.cloud-1": "another"})) == ["prepare"]
     assert acts(wanted, replace(seen, placement=None)) == ["record placement"]
-    assert acts(wanted, replace(seen, shards={})) == ["prepare shard"]
+    assert acts(wanted, replace(seen, shards={})) == ["prepare shard", "record placement"]
+    unguarded = replace(
+        seen.shards["main"], placement=PlacementSeen((wanted.placement,), wanted.shards["main"].functions, ("q",))
+    )
+    assert acts(wanted, replace(seen, shards={"main": unguarded})) == ["guard tables"]
 
 
 def test_no_secret_is_in_a_plan(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

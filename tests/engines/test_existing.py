@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from tests.docs.documented import documented, wrong
-from tests.engines.desk import FILE, Desk, make_desk
+from tests.engines.desk import FILE, SCHEMA, Desk, make_desk
 from tests.engines.outside import OWNER, PASSWORD, STRANGER, Outside, dsn, outside, value
 from tests.engines.scratch import POSTGRES_USER, binaries, free_port
 
@@ -157,7 +157,7 @@ def test_another_password_is_seen_and_kept(desk: Desk) -> None:
     try:
         changed = {name: text.replace(PASSWORD, "an0ther") for name, text in desk.environment.items()}
         made = desk.document("plan", **changed)
-        assert steps(made) == ALL, "the shards do not let us look any more"
+        assert steps(made) == ["prepare shop"]
         assert "an0ther" not in json.dumps(made)
         desk.said("apply", **changed)
         assert desk.document("status")["healthy"]
@@ -184,9 +184,23 @@ def test_two_operators_on_two_hosts_take_turns(desk: Desk) -> None:
         subprocess.Popen(argv, env=desk.variables(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for argv in (desk.argv("apply"), there)
     ]
-    for process in running:
-        _, told = process.communicate(timeout=120)
-        assert process.returncode == 0, told.decode()
+    told = [process.communicate(timeout=120)[1].decode() for process in running]
+    assert [process.returncode for process in running] == [0, 0], told
+
+
+def test_another_host_finds_what_was_applied_from_the_first(desk: Desk) -> None:
+    desk.said("apply")
+    (desk.place / "fleet.yaml").write_text(FILE.replace("{key: subject}", "{key: topic}"))
+    desk.said("apply")
+    epoch = value(desk.pair.primary, "select epoch from pgfleet.placement", desk.database)
+    assert epoch == "2"
+    there = Desk(desk.pair, desk.place / "elsewhere", desk.database, desk.environment)
+    there.place.mkdir()
+    (there.place / "fleet.yaml").write_text((desk.place / "fleet.yaml").read_text())
+    assert steps(there.document("plan")) == ["prepare shop", "record placement shop"]
+    there.said("apply")
+    assert value(desk.pair.primary, "select epoch from pgfleet.placement", desk.database) == epoch
+    assert steps(desk.document("plan")) == []
 
 
 def test_destroy_forgets_and_deletes_no_row(desk: Desk) -> None:
@@ -365,6 +379,35 @@ def pooler(pair: Outside, mode: str) -> Iterator[int]:
     finally:
         process.terminate()
         process.wait(timeout=10)
+
+
+TWO = FILE.replace("}}}\ntables", "}}, two: {home: cloud, primary: env:TWO_DSN}}\ntables").replace(
+    "{key: subject}", "{key: subject, place: {main: [PMP], two: [AWS]}}"
+)
+
+
+def test_tables_refuse_what_is_not_their_shards(desk: Desk) -> None:
+    (desk.place / "fleet.yaml").write_text(TWO)
+    desk.environment["TWO_DSN"] = dsn(desk.pair.primary, desk.pair.database())
+    desk.said("apply")
+    desk.said("migrate", str(desk.place / "schema"))
+    insert = "insert into questions values (1, 'AWS', 'Why?')"
+    desk.document("sql", "--shard", "two", "-c", insert)
+    error = desk.error("sql", "--shard", "main", "-c", insert)
+    assert (error["code"], error["seen"][-1]) == ("PGF-E121", "SQLSTATE PF002")
+    desk.said("destroy", "--yes", "--schema")
+    assert value(desk.pair.primary, "select count(*) from pg_trigger where not tgisinternal", desk.database) == "0"
+
+
+def test_a_table_that_is_not_the_users_to_guard(desk: Desk) -> None:
+    (desk.place / "fleet.yaml").write_text(TWO)
+    desk.environment["TWO_DSN"] = dsn(desk.pair.primary, desk.pair.database())
+    desk.pair.primary.psql(SCHEMA + f"grant select, insert on questions to {OWNER}", desk.database)
+    error = desk.error("apply")
+    assert (error["code"], error["status"]) == ("PGF-E271", 5), error
+    desk.pair.primary.psql(f"grant trigger on questions to {OWNER}", desk.database)
+    desk.said("apply")
+    assert desk.document("plan")["steps"] == []
 
 
 # -- how connections are protected ------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pgfleet.errors import NotApplied
@@ -12,29 +13,40 @@ from pgfleet.facts.fleet import FleetSeen, ShardSeen
 from pgfleet.facts.topology import MemberSeen, ShardTopology
 from pgfleet.names import NodeName
 from pgfleet.providers.existing.look import Answer, LoginOf, Look, answered, look, primary_of
-from pgfleet.runtime.given import SECRETS
+from pgfleet.runtime.given import SECRETS, Given
 from pgfleet.runtime.login import login_of
 from pgfleet.runtime.sql import Login
 from pgfleet.runtime.state import read_addresses
 
 
-def stored_login_of(folder: Path, book: AddressBook) -> LoginOf:
-    """How the nodes of ``book`` are logged in to, as it was applied."""
+def freshest_login_of(folder: Path, book: AddressBook | None, given: Given | None) -> LoginOf:
+    """How nodes are logged in to: as the file says now, where it speaks of the same server; else as it was applied."""
 
     def of(node: NodeAddress) -> Login:
+        there = given.book.node(node.name) if given is not None else None
+        if given is not None and there is not None and (there == replace(node, secret=there.secret) or book is None):
+            return given.logins[node.name]
+        if book is None:
+            raise NotApplied(f"{node.name} was never applied here", hint="pgfleet apply")
         return login_of(folder, book, node, "")
 
     return of
 
 
-async def observe(folder: Path) -> FleetSeen:
-    """What there is of the fleet in ``folder``. Never raises because something is down."""
+async def observe(folder: Path, given: Given | None) -> FleetSeen:
+    """What there is of the fleet in ``folder``; where it was never applied, of the servers that the file gives: somebody may have
+    applied it elsewhere. Never raises because something is down.
+
+    :param given: None: what the file gives cannot be resolved here.
+    """
     try:
-        book = read_addresses(folder)
+        book: AddressBook | None = read_addresses(folder)
     except NotApplied:
-        return FleetSeen()
-    looks = await look(book.nodes, stored_login_of(folder, book))
-    shards = dict.fromkeys(node.name.shard for node in book.nodes)
+        book = None
+    looked_at = book if book is not None or given is None else given.book
+    nodes = looked_at.nodes if looked_at is not None else ()
+    looks = await look(nodes, freshest_login_of(folder, book, given))
+    shards = dict.fromkeys(node.name.shard for node in nodes)
     by_shard = {shard: {name: one for name, one in looks.items() if name.shard == shard} for shard in shards}
     return FleetSeen(
         addresses=book,

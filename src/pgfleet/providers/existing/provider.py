@@ -8,13 +8,13 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import asyncpg
 
-from pgfleet.errors import CannotConnect, NoSuchNode, NotApplied, NotSettled, ProviderCannot
+from pgfleet.errors import CannotConnect, DsnUnreadable, NoSuchNode, NotApplied, NotSettled, PlacementSuperseded, ProviderCannot
 from pgfleet.facts.addresses import AddressBook, NodeAddress
 from pgfleet.facts.fleet import FleetSeen
 from pgfleet.names import NodeName
@@ -25,10 +25,10 @@ from pgfleet.plan.wanted import Wanted, WantedShard
 from pgfleet.providers.driver import Doing
 from pgfleet.providers.existing.judge import fault
 from pgfleet.providers.existing.look import LoginOf, Silence, look, primary_of
-from pgfleet.providers.existing.observe import observe, stored_login_of, told_apart
+from pgfleet.providers.existing.observe import freshest_login_of, observe, told_apart
 from pgfleet.providers.existing.prepare import SETTINGS, drop_schema, prepare_shard, prepared_digest, refuse_others_use
 from pgfleet.providers.misplaced import nothing_is_left, refuse_lost_rows
-from pgfleet.providers.ownership import attach_guards, change_map
+from pgfleet.providers.ownership import Reach, attach_guards, change_map
 from pgfleet.render.ownership import digest
 from pgfleet.routing.ownership import ownership, succeeding
 from pgfleet.routing.placement import Placement
@@ -39,8 +39,10 @@ from pgfleet.runtime.state import read_addresses
 from pgfleet.spec.document import Positions
 from pgfleet.spec.fleet import Fleet
 
-#: Seconds for a session that writes to begin; attempts, a second apart, where a primary hands over meanwhile.
+#: Seconds for a session that writes to begin; attempts where a primary hands over meanwhile, a second apart.
 CONNECT_WITHIN, TRIES = 10.0, 5
+#: Seconds between two attempts at what another operator was changing.
+PAUSE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,12 @@ class ExistingProvider:
     folder: Path
 
     async def observe(self) -> FleetSeen:
-        """What the servers of the address book say, and what is kept here."""
-        return await observe(self.folder)
+        """What the servers say, those of the address book where there is one, and what is kept here."""
+        try:
+            given: Given | None = self._given()
+        except DsnUnreadable:
+            given = None
+        return await observe(self.folder, given)
 
     def wanted(self, seen: FleetSeen) -> Wanted:
         """What the file wants.
@@ -103,9 +109,9 @@ class ExistingProvider:
             of_shard = {name: one for name, one in looks.items() if name.shard == shard}
             if (found := fault(self.fleet.fleet, shard, of_shard, given.sources)) is not None:
                 raise found
-        if seen.addresses is not None:
-            stored = stored_login_of(self.folder, seen.addresses)
-            await refuse_lost_rows(lambda node: self._open(node, stored), seen, wanted)
+        login_of = freshest_login_of(self.folder, seen.addresses, given)
+        known = replace(seen, addresses=seen.addresses or given.book)
+        await refuse_lost_rows(lambda node: self._open(node, login_of), known, wanted)
 
     async def perform(self, plan: Plan, wanted: Wanted, seen: FleetSeen, doing: Doing) -> None:
         """Perform ``plan``.
@@ -123,13 +129,24 @@ class ExistingProvider:
         reach = partial(self._reach, given)
         for step in plan.of(Act.RECORD_PLACEMENT):
             with doing(step) as told:
-                placement = Placement.from_json(wanted.placement)
-                await change_map(reach, self.fleet.shards, placement, vacated=nothing_is_left)
-                write_atomically(self.folder / "placement.json", wanted.placement)
-                told["told"] = f"epoch {placement.epoch}"
+                told["told"] = await self._record(reach, wanted.placement)
         for step in plan.of(Act.GUARD_TABLES):
             with doing(step):
                 await attach_guards(reach, [step.shard])
+
+    async def _record(self, reach: Reach, text: str) -> str:
+        placement = Placement.from_json(text)
+        for left in reversed(range(TRIES)):
+            try:
+                await change_map(reach, self.fleet.shards, placement, vacated=nothing_is_left)
+                break
+            except PlacementSuperseded:
+                # By another operator: to the same map, as likely as not, and then there is nothing left to do.
+                if not left:
+                    raise
+                await asyncio.sleep(PAUSE)
+        write_atomically(self.folder / "placement.json", text)
+        return f"epoch {placement.epoch}"
 
     @asynccontextmanager
     async def _reach(self, given: Given, shard: str) -> AsyncIterator[Connection]:
@@ -214,7 +231,7 @@ class ExistingProvider:
             book = read_addresses(self.folder)
         except NotApplied:
             return
-        login_of = stored_login_of(self.folder, book)
+        login_of = freshest_login_of(self.folder, book, None)
         shards = dict.fromkeys(node.name.shard for node in book.nodes)
         opened: dict[str, Connection] = {}
         try:
