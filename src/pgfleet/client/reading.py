@@ -203,7 +203,8 @@ class Reader:
     ) -> AsyncIterator[Connection]:
         """A READ ONLY transaction, or with ``session`` a session of one's own, on a node that is fresh enough."""
         deadline = Deadline.after(seconds)
-        sentence = f"begin{_isolation(isolation)} read only"
+        # The second statement takes a snapshot, after which PostgreSQL refuses to make the transaction READ WRITE.
+        sentence = f"begin{_isolation(isolation)} read only; select null"
 
         async def begin(connection: Connection) -> None:
             await connection.control(sentence)
