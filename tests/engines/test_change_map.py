@@ -187,6 +187,20 @@ async def test_two_that_change_it_at_once(shards: Shards) -> None:
         await put(shards, replace(ONE, epoch=epoch + 1))
 
 
+async def test_a_key_that_is_listed_where_it_was_holds_nobody_up(shards: Shards) -> None:
+    """The functions are others, what is owned is not: no writer is waited for, and none is refused."""
+    key = next(key for key in KEYS[4:] if ONE.shard("q", key).shard == "a")
+    query = "select (select functions from pgfleet.placement), (select turn from pgfleet.gate)"
+    [(functions, turn)] = await shards.fetch("a", query)
+    async with session(shards, "a", settings={"pgfleet.epoch": "1"}) as writer, writer.transaction():
+        await writer.execute(INSERT, key, 1)
+        await put(shards, mapped(2, k0="a", k1="b", k2="c", k3="a", **{key: "a"}))
+        await writer.execute(INSERT, key, 2)
+    [now] = await shards.fetch("a", query)
+    assert now[0] != functions
+    assert now[1] == turn
+
+
 # -- draining ----------------------------------------------------------------------------------------------------------------
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import time
 
+import asyncpg
 import pytest
 from tests.scenarios.conftest import make_stage, take_down
 from tests.scenarios.fleet_stage import FILE, Stage, kill
+
+import pgfleet
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 
@@ -140,6 +144,47 @@ def test_every_shard_has_the_map_and_its_tables_refuse_the_rest(running_fleet: S
         running_fleet.file.write_text(text)
         running_fleet.run("apply")
     assert since("one")[0] == epoch + 2
+
+
+async def test_clients_write_through_changes_of_the_map(running_fleet: Stage) -> None:
+    """A key goes to and fro; whoever writes to it and beside it is held up, and told nothing."""
+    text = running_fleet.file.read_text()
+    done = {"LSAT": 0, "AWS": 0, "GRE": 0}
+    stop = False
+
+    async def change(conn: asyncpg.Connection[asyncpg.Record]) -> None:
+        await conn.execute("update questions set stem = stem where subject = 'AWS'")
+
+    async def write(fleet: pgfleet.Fleet, key: str) -> None:
+        while not stop:
+            sql = "update questions set stem = stem where subject = $1"
+            await fleet.execute("questions", sql, key, key=key, deadline=20)
+            # The ownership of its shard changes, its key stays.
+            await fleet.transact("questions", change, key="AWS", deadline=20)
+            done[key] += 1
+            await asyncio.sleep(0.01)
+
+    try:
+        async with pgfleet.connect(running_fleet.folder, region="east") as fleet:
+            writers = [asyncio.create_task(write(fleet, key)) for key in done]
+            for place in (
+                "one: [AWS, PMP, LSAT], two: [GRE]",
+                "one: [AWS, PMP], two: [GRE, LSAT]",
+                "one: [AWS, PMP], two: [GRE]",
+            ):
+                running_fleet.file.write_text(text.replace("one: [AWS, PMP], two: [GRE]", place))
+                await asyncio.to_thread(running_fleet.run, "apply")
+                before = dict(done)
+                async with asyncio.timeout(30):
+                    while any(done[key] < before[key] + 3 for key in done):
+                        await asyncio.sleep(0.1)
+                        assert not any(writer.done() for writer in writers), writers
+            stop = True
+            await asyncio.gather(*writers)
+    finally:
+        stop = True
+        running_fleet.file.write_text(text)
+        await asyncio.to_thread(running_fleet.run, "apply")
 
 
 def test_what_is_not_there_is_said(stage: Stage) -> None:

@@ -91,11 +91,13 @@ def settle(held: Held | None, placement: Placement, shard: str) -> Turn | None:
     if held is None:
         return _turn(shard, (placement,), placement.epoch)
     differs = len(held.maps) > 1 or _changes(held, placement, shard)[0].differs
-    turn = _turn(shard, (placement,), placement.epoch if differs else held.since)
-    same = turn.functions == held.functions
-    if held.maps == turn.maps and same:
-        return None
-    return turn if differs or not same else Turn(turn.shard, turn.maps, turn.since, turn.functions, exclusive=False)
+    turn = _turn(shard, (placement,), placement.epoch if differs else held.since, exclusive=differs)
+    return None if after(turn) == held else turn
+
+
+def after(turn: Turn) -> Held:
+    """What a shard has in force after ``turn``."""
+    return Held(turn.maps, turn.since, turn.functions)
 
 
 def _changes(held: Held, placement: Placement, shard: str) -> list[Change]:
@@ -103,6 +105,6 @@ def _changes(held: Held, placement: Placement, shard: str) -> list[Change]:
     return [change(ownership(each, shard), new) for each in held.maps]
 
 
-def _turn(shard: str, maps: tuple[Placement, ...], since: int, *, loses: bool = False) -> Turn:
+def _turn(shard: str, maps: tuple[Placement, ...], since: int, *, exclusive: bool = True, loses: bool = False) -> Turn:
     functions = digest([ownership(each, shard) for each in maps])
-    return Turn(shard, maps, since, functions, exclusive=True, loses=loses)
+    return Turn(shard, maps, since, functions, exclusive, loses)

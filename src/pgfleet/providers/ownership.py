@@ -17,7 +17,7 @@ import asyncpg
 
 from pgfleet.errors import NotDrained, NotGuarded, PgfleetError, PlacementSuperseded, ShardUnasked
 from pgfleet.facts.fleet import PlacementSeen
-from pgfleet.plan.ownership import Held, Turn, release, settle, superseded
+from pgfleet.plan.ownership import Held, Turn, after, release, settle, superseded
 from pgfleet.render.ownership import functions, placed_rows, turn_function
 from pgfleet.routing.ownership import ownership
 from pgfleet.routing.placement import Placement
@@ -81,7 +81,7 @@ async def change_map(
     await _all(_widen(reach, name, held[name], placement, patience) for name in names)
     released = [turn for name in names if (turn := release(held[name], placement, name)) is not None]
     await _all(_take(reach, turn, held[turn.shard], vacated, patience) for turn in released)
-    held |= {turn.shard: Held(turn.maps, turn.since, turn.functions) for turn in released}
+    held |= {turn.shard: after(turn) for turn in released}
     settled = [turn for name in names if (turn := settle(held[name], placement, name)) is not None]
     await _all(_take(reach, turn, held[turn.shard], None, patience) for turn in settled)
     await attach_guards(reach, names, patience)
@@ -158,8 +158,10 @@ async def _transaction(
             raise PlacementSuperseded(f"what {turn.shard} owns was changed by somebody else", hint="pgfleet plan")
         if turn.loses and vacated is not None and held is not None:
             await vacated(connection, held, turn)
-        if turn.exclusive:
+        if held is None or turn.functions != held.functions:
             await _put(connection, turn)
+        if turn.exclusive:
+            await _turn(connection, turn)
         await connection.execute(
             """insert into pgfleet.placement (epoch, since, map, narrowed, functions) values ($1, $2, $3, $4, $5)
                on conflict (only_row) do update
@@ -174,15 +176,19 @@ async def _transaction(
 async def _put(connection: Connection, turn: Turn) -> None:
     owned = turn.ownerships()
     await connection.execute(functions(owned))
+    await connection.execute("delete from pgfleet.placed")
+    insert = "insert into pgfleet.placed (relation, key, seconds, owns) values ($1, $2, $3, $4)"
+    await connection.executemany(insert, placed_rows(owned))
+
+
+async def _turn(connection: Connection, turn: Turn) -> None:
+    """Let guards know that statements which began before see less than they should."""
     number = await connection.fetchval(
         """insert into pgfleet.gate (since, turn) values ($1, 1)
            on conflict (only_row) do update set since = $1, turn = gate.turn + 1 returning turn""",
         turn.since,
     )
     await connection.execute(turn_function(number))
-    await connection.execute("delete from pgfleet.placed")
-    insert = "insert into pgfleet.placed (relation, key, seconds, owns) values ($1, $2, $3, $4)"
-    await connection.executemany(insert, placed_rows(owned))
 
 
 async def _widen(reach: Reach, shard: str, held: Held | None, placement: Placement, patience: Patience) -> None:
