@@ -83,6 +83,8 @@ ERRORS = [
         BASE.replace("eu: {provider: existing}", "eu: {provider: existing, role: disaster-recovery}"),
         codes.TRAIT, "2: disaster-recover", "remove role",
     ),
+    (ONE + "pools: {max_connections: 40, processes: 4}\n", codes.CONNECTIONS, "4: 4}", "per_process: 3"),
+    (ONE + "pools: {max_connections: 40, processes: 9}\n", codes.CONNECTIONS, "4: 9}", "max_connections: 132"),
     (with_a("{home: us, primary: 'env:'}"), codes.DSN, "4: 'env:'}", "env:A_DSN"),
     (with_a("{home: us, primary: 'env:A B'}"), codes.DSN, "4: 'env:A B'}", "env:A_DSN"),
     (with_a("{home: us, primary: 'file:'}"), codes.DSN, "4: 'file:'}", "env:A_DSN"),
@@ -105,7 +107,7 @@ def test_an_error_and_nothing_else(text: str, code: str, where: str, hint: str) 
 GOOD = [
     BASE,
     ONE,
-    ONE + "pools: {max_connections: 40, processes: 4, per_process: 5}\n",
+    ONE + "pools: {max_connections: 60, processes: 4, per_process: 5}\n",
     ONE + "promises: {silent: {rto: 5 s}}\n",
     with_a("{home: us, primary: 'file:secrets/a.dsn'}"),
     with_a("{home: us, primary: 'postgresql://alice@db.example:6543/questions?sslmode=require'}"),

@@ -60,7 +60,10 @@ def connections_suffice(subject: Subject) -> Iterator[Finding]:
         if clients > free:
             sums = f"{pools.processes} processes x (per_process {pools.per_process} + {PROBES}) = {clients}"
             message = f"{sums} connections to one node; {limit}"
-            yield Finding(codes.CONNECTIONS, ("pools", "processes"), message, "through: pooler")
+            fits = free // pools.processes - PROBES
+            fewer = f"per_process: {fits}" if fits > 0 else f"max_connections: {clients + RESERVED}"
+            hint = "through: pooler" if fleet.traits.poolers else fewer
+            yield Finding(codes.CONNECTIONS, ("pools", "processes"), message, hint)
     else:
         shards = len(fleet.shards)
         clients = pools.processes * pools.per_process * shards
