@@ -188,15 +188,16 @@ class World:
     def _entry(self, sql: str, args: tuple[Any, ...]) -> list[list[Any]]:
         at, more = args[:3], args[3:]
         entry = self.entries.get(at)
-        if sql == sql_of._CLAIM and entry is None:
+        if sql in (sql_of._CLAIM, sql_of._VACATE) and entry is None:
             key, second, owner, reservation = more
+            vacant = sql == sql_of._VACATE
             entry = self.entries[at] = {
                 "key": key, "second": second, "owner": owner, "reservation": reservation, "confirmed": False,
-                "releasing": None, "releasing_on": None, "at": self.now,
+                "releasing": reservation if vacant else None, "releasing_on": owner if vacant else None, "at": self.now,
             }  # fmt: skip
         if entry is None:
             return []
-        if sql in (sql_of._CLAIM, sql_of._READ):
+        if sql in (sql_of._CLAIM, sql_of._VACATE, sql_of._READ):
             return [self._columns(entry)]
         if sql == sql_of._RELEASE:
             write, shard, seen = more
@@ -205,14 +206,14 @@ class World:
             entry |= {"releasing": write, "releasing_on": shard, "at": self.now}
             return [[True]]
         (write,) = more
-        if sql == sql_of._SETTLE[True][0] and entry["reservation"] == write and not entry["confirmed"]:
+        claimed_by = entry["reservation"] == write and not entry["confirmed"]
+        released_by = entry["releasing"] == write
+        if sql == sql_of._CONFIRM and claimed_by and not entry["releasing"]:
             entry["confirmed"] = True
-        elif (sql == sql_of._SETTLE[True][1] and entry["releasing"] == write) or (
-            sql == sql_of._SETTLE[False][0] and entry["reservation"] == write and not entry["confirmed"]
-        ):
-            del self.entries[at]
-        elif sql == sql_of._SETTLE[False][1] and entry["releasing"] == write:
+        elif sql == sql_of._KEEP and released_by and entry["confirmed"]:
             entry |= {"releasing": None, "releasing_on": None}
+        elif (sql == sql_of._WITHDRAW and claimed_by) or (sql in (sql_of._VACANT, sql_of._KEEP) and released_by):
+            del self.entries[at]
         return []
 
     def _columns(self, entry: dict[str, Any]) -> list[Any]:

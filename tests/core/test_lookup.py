@@ -108,3 +108,8 @@ def test_what_an_entry_means() -> None:
     leaving = Entry("us", None, "a", WRITE, True, OTHER, "b", 0.0)
     assert leaving.undecided == Undecided(OTHER, "b")
     assert [leaving.holds(outcome) for outcome in (True, False, None)] == [False, True, True]
+    assert not leaving.claimed
+    vacant = Entry("us", None, "a", WRITE, False, WRITE, "a", 0.0)
+    assert vacant.undecided == Undecided(WRITE, "a")
+    assert not any(vacant.holds(outcome) for outcome in (True, False, None))
+    assert not vacant.claimed

@@ -119,7 +119,7 @@ async def story(first: dict[str, str | None], said: list[Write], script: list[tu
     await holds(world)
     # Messages that arrive after all that, and after the repair.
     while world.late:
-        world.arrive(len(world.late) - 1)
+        world.arrive(0)
         await holds(world)
     await holds(world)
     assert not world.open

@@ -184,6 +184,26 @@ async def test_the_same_value_claimed_and_given_up_stays(stage: Stage) -> None:
     assert await stage.entries() == [("us", "a@x", True)]
 
 
+async def test_a_value_that_has_no_entry_is_kept_from_others_while_it_is_given_up(stage: Stage) -> None:
+    """Or a row could get it between our look and our transaction, and lose it to us with its entry left behind."""
+    pause = Pause(1)  # held, not begun
+    slow = asyncio.create_task(attempt(Writer(stage, "slow", pause), LEAVE))
+    await pause.there.wait()
+    assert await stage.entries() == [("us", "a@x", False)]
+    assert await Writer(stage, "reader", grace=30.0).lookups.locate("users", {"email": "a@x"}, Deadline.after(5)) is None
+    with pytest.raises(DeadlineExceeded):
+        await Writer(stage, "quick", grace=30.0).write(SIGN_UP, seconds=0.3)
+    pause.go.set()
+    assert not await slow  # there was no such user
+    assert await stage.entries() == []
+    # A row from before the lookup was declared has no entry, and can go.
+    pool = await stage.pool("stage", "a")
+    await pool.execute("insert into users values ('us', gen_random_uuid(), 'a@x')")
+    assert await attempt(Writer(stage, "slow"), LEAVE)
+    assert await stage.rows() == []
+    await settled(stage)
+
+
 async def test_what_another_key_has_is_not_given_up(stage: Stage) -> None:
     writer = Writer(stage, "one")
     await writer.write(SIGN_UP)

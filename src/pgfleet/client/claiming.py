@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from pgfleet.client.lookup_entry import WRITE_OUTCOME, Entries
+from pgfleet.client.lookup_entry import WRITE_OUTCOME, Entries, Row
 from pgfleet.client.repair import Repair
 from pgfleet.errors import AlreadyClaimed, ClaimVoided, DeadlineExceeded, NotTheirs, OutcomeUnknown, Unreachable
 from pgfleet.routing.lookup import Address, Entry, Undecided
@@ -35,12 +35,11 @@ class Claiming:
     """Used once. ``id`` is for :func:`write_outcome`; it is known when :meth:`reserve` has returned, not before."""
 
     def __init__(
-        self, entries: Entries, repair: Repair, key: str, second: str | None, owner: str, claims: tuple[Address, ...],
-        releases: tuple[Address, ...],
-    ) -> None:  # fmt: skip
-        self.owner, self.claims, self.releases = owner, claims, releases
+        self, entries: Entries, repair: Repair, row: Row, claims: tuple[Address, ...], releases: tuple[Address, ...]
+    ) -> None:
+        self.row, self.claims, self.releases = row, claims, releases
         self.id = uuid4()
-        self._entries, self._repair, self._key, self._second = entries, repair, key, second
+        self._entries, self._repair = entries, repair
         self._begun: list[tuple[Address, bool]] = []
         self._abandoned: set[UUID] = set()
         self._waits_for = ""
@@ -115,26 +114,30 @@ class Claiming:
     async def _claim(self, at: Address, deadline: Deadline) -> None:
         while True:
             self._begin(at, claimed=True, deadline=deadline)
-            entry = await self._entries.claim(at, self._key, self._second, self.owner, self.id, deadline)
+            entry = await self._entries.claim(at, self.row, self.id, deadline)
             if entry is None:
                 continue
-            if entry.reservation == self.id and not entry.confirmed:
+            if entry.reservation == self.id and entry.claimed:
                 return
             if (asked := entry.undecided) is None:
                 raise AlreadyClaimed(f"the {at.lookup} given for {at.table} belongs to a row already", hint="fleet.locate")
             await self._others(at, entry, asked, deadline)
 
     async def _mark(self, at: Address, deadline: Deadline) -> None:
-        self._waits_for = _what(at, claimed=False)
-        while (entry := await self._entries.read(at, deadline)) is not None:
+        while True:
+            self._begin(at, claimed=False, deadline=deadline)
+            entry = await self._entries.vacate(at, self.row, self.id, deadline)
+            if entry is None:
+                continue
+            if entry.releasing == self.id:
+                return
             if (asked := entry.undecided) is not None:
                 await self._others(at, entry, asked, deadline)
                 continue
-            if entry.key != self._key or (None not in (entry.second, self._second) and entry.second != self._second):
+            if entry.key != self.row.key or (None not in (entry.second, self.row.second) and entry.second != self.row.second):
                 whose = f"belongs to a row with key {entry.key}"
-                raise NotTheirs(f"the {at.lookup} given up by key {self._key} of {at.table} {whose}")
-            self._begin(at, claimed=False, deadline=deadline)
-            if await self._entries.release(at, entry, self.id, self.owner, deadline):
+                raise NotTheirs(f"the {at.lookup} given up by key {self.row.key} of {at.table} {whose}")
+            if await self._entries.release(at, entry, self.row, self.id, deadline):
                 return
 
     def _begin(self, at: Address, *, claimed: bool, deadline: Deadline) -> None:

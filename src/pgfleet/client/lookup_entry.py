@@ -18,10 +18,10 @@ _AGE = "extract(epoch from clock_timestamp() - at)::float8 as age"
 _HERE = "table_name = $1 and lookup = $2 and value = $3"
 
 # Either way one row, in one round trip; none, when an entry was made or removed meanwhile: try again.
-_CLAIM = f"""
+_TAKE = f"""
 with made as (
-    insert into pgfleet.lookup (table_name, lookup, value, key, second, owner, reservation)
-    values ($1, $2, $3, $4, $5, $6, $7)
+    insert into pgfleet.lookup (table_name, lookup, value, key, second, owner, reservation, releasing, releasing_on)
+    values ($1, $2, $3, $4, $5, $6, $7, {{}})
     on conflict do nothing
     returning {_COLUMNS}, 0::float8 as age
 )
@@ -29,6 +29,9 @@ select * from made
 union all
 select {_COLUMNS}, {_AGE} from pgfleet.lookup where {_HERE}
 """
+_CLAIM = _TAKE.format("null, null")
+# Of a value that has no entry: held so that nobody gets it, and its row, between our look and our transaction.
+_VACATE = _TAKE.format("$7, $6")
 _READ = f"select {_COLUMNS}, {_AGE} from pgfleet.lookup where {_HERE}"
 # On the claim that was seen, not on the value alone: a message that arrives late finds another one's, and leaves it alone.
 _RELEASE = f"""
@@ -36,16 +39,15 @@ update pgfleet.lookup set releasing = $4, releasing_on = $5, at = clock_timestam
 where {_HERE} and reservation = $6 and confirmed and releasing is null
 returning true
 """
-_SETTLE = {
-    True: (
-        f"update pgfleet.lookup set confirmed = true where {_HERE} and reservation = $4 and not confirmed",
-        f"delete from pgfleet.lookup where {_HERE} and releasing = $4",
-    ),
-    False: (
-        f"delete from pgfleet.lookup where {_HERE} and reservation = $4 and not confirmed",
-        f"update pgfleet.lookup set releasing = null, releasing_on = null where {_HERE} and releasing = $4",
-    ),
-}
+_CONFIRM = (
+    f"update pgfleet.lookup set confirmed = true where {_HERE} and reservation = $4 and not confirmed and releasing is null"
+)
+_WITHDRAW = f"delete from pgfleet.lookup where {_HERE} and reservation = $4 and not confirmed"
+_VACANT = f"delete from pgfleet.lookup where {_HERE} and releasing = $4"
+_KEEP = f"""
+with vacant as (delete from pgfleet.lookup where {_HERE} and releasing = $4 and not confirmed)
+update pgfleet.lookup set releasing = null, releasing_on = null where {_HERE} and releasing = $4 and confirmed
+"""
 _PEEK = "select not void from pgfleet.outcome where id = $1"
 # Waits for a transaction in flight (by the unique index), and for the replicas (it writes in every case).
 _DECIDE = """
@@ -73,28 +75,42 @@ class On(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """Whose values these are: the texts of its key and second column, and the shard on which it is written."""
+
+    key: str
+    second: str | None
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
 class Entries:
     """:param on: runs them."""
 
     on: On
 
-    async def claim(self, at: Address, key: str, second: str | None, owner: str, write: UUID, deadline: Deadline) -> Entry | None:
+    async def claim(self, at: Address, row: Row, write: UUID, deadline: Deadline) -> Entry | None:
         """The entry that is there now, ours if it was free; None: try again."""
-        return _entry(await self.on(at.shard, _CLAIM, *_of(at), key, second, owner, write, deadline=deadline))
+        return _entry(await self.on(at.shard, _CLAIM, *_of(at), row.key, row.second, row.owner, write, deadline=deadline))
+
+    async def vacate(self, at: Address, row: Row, write: UUID, deadline: Deadline) -> Entry | None:
+        """The entry that is there now, or a vacant one of ours that keeps others away; None: try again."""
+        return _entry(await self.on(at.shard, _VACATE, *_of(at), row.key, row.second, row.owner, write, deadline=deadline))
 
     async def read(self, at: Address, deadline: Deadline) -> Entry | None:
         return _entry(await self.on(at.shard, _READ, *_of(at), deadline=deadline))
 
-    async def release(self, at: Address, seen: Entry, write: UUID, on: str, deadline: Deadline) -> bool:
+    async def release(self, at: Address, seen: Entry, row: Row, write: UUID, deadline: Deadline) -> bool:
         """Mark the entry that was ``seen`` as given up by ``write``; false: it is another one by now."""
-        return bool(await self.on(at.shard, _RELEASE, *_of(at), write, on, seen.reservation, deadline=deadline))
+        return bool(await self.on(at.shard, _RELEASE, *_of(at), write, row.owner, seen.reservation, deadline=deadline))
 
     async def settle(self, at: Address, write: UUID, *, committed: bool, claimed: bool, deadline: Deadline) -> None:
         """Write down how ``write`` came out.
 
         :param claimed: what it did with the entry: claim it, or release it.
         """
-        await self.on(at.shard, _SETTLE[committed][0 if claimed else 1], *_of(at), write, deadline=deadline)
+        statement = (_CONFIRM if claimed else _VACANT) if committed else (_WITHDRAW if claimed else _KEEP)
+        await self.on(at.shard, statement, *_of(at), write, deadline=deadline)
 
     async def outcome(self, write: UUID, shard: str, deadline: Deadline) -> bool | None:
         """How a write came out, as far as can be seen; None: it may be in flight, or never begin."""

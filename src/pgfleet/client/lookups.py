@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pgfleet.client.claiming import Claiming
-from pgfleet.client.lookup_entry import Entries, On
+from pgfleet.client.lookup_entry import Entries, On, Row
 from pgfleet.client.repair import GRACE, PAUSE, Repair
 from pgfleet.errors import Unreachable
 from pgfleet.routing.hashing import Key, key_text
@@ -84,8 +84,9 @@ class Lookups:
         claimed = addresses(placement, table, claims or {})
         released = addresses(placement, table, releases or {})
         both = {*claimed} & {*released}  # a value that stays: nothing changes hands
+        row = Row(key_text(key), None if second is None else key_text(second), owner)
         return Claiming(
-            self._entries, self._repair, key_text(key), None if second is None else key_text(second), owner,
+            self._entries, self._repair, row,
             tuple(each for each in claimed if each not in both), tuple(each for each in released if each not in both),
         )  # fmt: skip
 

@@ -58,8 +58,9 @@ class Repair:
             )
         except asyncpg.LockNotAvailableError:
             return None
-        claimed = not entry.confirmed
-        await self.surely(lambda: entries.settle(at, write, committed=committed, claimed=claimed, deadline=deadline), deadline)
+        await self.surely(
+            lambda: entries.settle(at, write, committed=committed, claimed=entry.claimed, deadline=deadline), deadline
+        )
         return committed
 
     async def surely(self, deed: Callable[[], Awaitable[T]], deadline: Deadline) -> T:

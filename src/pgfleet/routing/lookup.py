@@ -1,7 +1,8 @@
 """Lookups, decided: which values a write claims and gives up, and what an entry of ``pgfleet.lookup`` means.
 
 An entry is *claimed* by a write and confirmed when that write is known to be committed; it is *released* by a write in the
-same two steps. In between it is undecided, and only the outcome of that write, a row on the shard where it ran, decides.
+same two steps, and deleted. In between it is undecided, and only the outcome of that write, a row on the shard where it ran,
+decides. A write that gives up a value that has no entry makes one that is *vacant*: claimed by nobody, being released.
 """
 
 from __future__ import annotations
@@ -59,22 +60,25 @@ class Entry:
     age: float
 
     @property
+    def claimed(self) -> bool:
+        """Whether the write that is waited for claims the value; it gives it up otherwise."""
+        return not self.confirmed and self.releasing is None
+
+    @property
     def undecided(self) -> Undecided | None:
         """Whose outcome must be known before the entry means anything; None: it holds."""
-        if not self.confirmed:
-            return Undecided(self.reservation, self.owner)
         if self.releasing is not None and self.releasing_on is not None:
             return Undecided(self.releasing, self.releasing_on)
-        return None
+        return None if self.confirmed else Undecided(self.reservation, self.owner)
 
     def holds(self, outcome: bool | None) -> bool:
         """Whether a row has the value, when the write it waits for came out so.
 
         :param outcome: committed, or not; None: neither yet.
         """
-        if not self.confirmed:
+        if self.claimed:
             return outcome is True
-        return self.releasing is None or outcome is not True
+        return self.confirmed and (self.releasing is None or outcome is not True)
 
 
 def address(placement: Placement, table: str, lookup: str, value: Value) -> Address | None:

@@ -14,7 +14,7 @@ create table if not exists pgfleet.lookup (
     at           timestamptz not null default clock_timestamp(), -- when reservation or releasing was set
 
     primary key (table_name, lookup, value),
-    check (confirmed or releasing is null),
+    check (confirmed or releasing is null or releasing = reservation), -- a value that had no entry, while it is given up
     check ((releasing is null) = (releasing_on is null))
 );
 
