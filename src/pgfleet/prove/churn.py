@@ -57,7 +57,7 @@ class Churn:
             try:
                 await asyncio.create_task(_run(deed, subject))  # a context of its own, as a request has
             except FAILURES as error:
-                self.errors[type(error).__name__] += 1
+                self.errors[f"{deed.__name__.replace('_', ' ')}: {type(error).__name__}"] += 1
             self.done[deed.__name__.replace("_", " ")] += 1
             await asyncio.sleep(REST * self._chance.random() * 2)
 
@@ -113,7 +113,7 @@ class Churn:
 
     async def leaves_a_session(self, subject: str) -> None:
         async with self._client.read("questions", key=subject, session=True) as connection:
-            await connection.execute("set my.own = 'left'; listen somebody")
+            await connection.execute("set my.own = 'left'; set work_mem = '7MB'")
 
     async def _cancelled(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
