@@ -88,10 +88,8 @@ def test_before_the_catalogue_is_known_rows_touch_too(sql: str) -> None:
 @given(st.text(max_size=80), st.sampled_from(["'{}'", "$${}$$", "/*{}*/ 1", "$tag${}$tag$"]))
 def test_what_stands_in_quotes_is_not_read(text: str, quotes: str) -> None:
     inside = text.replace("'", "''") if "'" in quotes else text
-    if quotes != "'{}'" and any(mark in inside for mark in ("$$", "*/", "/*", "$tag$")):
-        return
-    if quotes == "$${}$$" and inside.endswith("$"):
-        return
+    if quotes != "'{}'" and any(mark in inside for mark in "$*/"):
+        return  # it might end what it stands in
     sql = "select " + quotes.format(inside)
     assert not touches(sql, KNOWN)
 
