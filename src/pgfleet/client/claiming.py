@@ -48,8 +48,8 @@ class Claiming:
     async def held(self, deadline: Deadline) -> AsyncIterator[UUID]:
         """Around the transaction: reserved when it begins; confirmed when the block ends, withdrawn when it raises.
 
-        The block's transaction begins with :func:`write_outcome`. An error that leaves the block says that it was not
-        committed; OutcomeUnknown and a cancellation leave the entries as they are, to be decided by the outcome.
+        The block's transaction begins with :func:`write_outcome`, and has ended when an error leaves the block. OutcomeUnknown
+        and a cancellation leave the entries as they are, to be decided by the outcome.
 
         :raises AlreadyClaimed, NotTheirs: nothing is reserved any more.
         """
@@ -59,7 +59,7 @@ class Claiming:
         except OutcomeUnknown:
             raise
         except Exception:
-            await self.settle(deadline, committed=False)
+            await self._after_an_error(deadline)
             raise
         await self.settle(deadline, committed=True)
 
@@ -100,6 +100,15 @@ class Claiming:
         begun, self._begun = self._begun, []
         done = await asyncio.gather(*(self._settled(at, claimed, deadline, committed) for at, claimed in begun))
         return tuple(at for (at, _), settled in zip(begun, done, strict=True) if not settled)
+
+    async def _after_an_error(self, deadline: Deadline) -> None:
+        """An error can come after COMMIT was answered, too, so the outcome is looked at; it is not in flight any more."""
+        write, owner = self.id, self.row.owner
+        try:
+            committed = await self._repair.surely(lambda: self._entries.outcome(write, owner, deadline), deadline)
+        except (Unreachable, asyncpg.PostgresError):
+            return  # whoever meets the entries will be told
+        await self.settle(deadline, committed=committed is True)
 
     async def _settled(self, at: Address, claimed: bool, deadline: Deadline, committed: bool) -> bool:
         write = self.id

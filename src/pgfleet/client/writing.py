@@ -69,6 +69,7 @@ class Writer:
         self._borrowing = Borrowing(router)
         self._sender = Sender(router)
         self.lookups = Lookups(lambda: placed.now, on or self._sender.rows, glance=Glance(reader))
+        outcomes.needless = self.lookups.decided
 
     def shard(self, write: Write) -> str:
         """Where its rows are now.
