@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,6 +16,10 @@ from pgfleet.errors import AlreadyClaimed, ClaimVoided, DeadlineExceeded, NotThe
 from pgfleet.routing.lookup import Address, Entry, Undecided
 from pgfleet.runtime.clock import Deadline
 from pgfleet.runtime.sql import Connection
+
+#: Told of each shard on which this caller has marked a value as given up: what it reads there later, on replicas too, is the
+#: mark or what came of it.
+Wrote = Callable[[str], Awaitable[None]]
 
 
 async def write_outcome(connection: asyncpg.Connection[Any], write: UUID) -> None:
@@ -35,9 +39,11 @@ class Claiming:
     """Used once. ``id`` is for :func:`write_outcome`; it is known when :meth:`reserve` has returned, not before."""
 
     def __init__(
-        self, entries: Entries, repair: Repair, row: Row, claims: tuple[Address, ...], releases: tuple[Address, ...]
-    ) -> None:
+        self, entries: Entries, repair: Repair, row: Row, claims: tuple[Address, ...], releases: tuple[Address, ...],
+        wrote: Wrote,
+    ) -> None:  # fmt: skip
         self.row, self.claims, self.releases = row, claims, releases
+        self._wrote = wrote
         self.id = uuid4()
         self._entries, self._repair = entries, repair
         self._begun: list[tuple[Address, bool]] = []
@@ -77,6 +83,8 @@ class Claiming:
                     await self._claim(at, deadline)
                 for at in self.releases:
                     await self._mark(at, deadline)
+                for shard in dict.fromkeys(at.shard for at in self.releases):
+                    await self._wrote(shard)
                 return
             except (OutcomeUnknown, DeadlineExceeded) as error:
                 await self.settle(deadline, committed=False)

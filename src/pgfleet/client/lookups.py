@@ -26,7 +26,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from pgfleet.client.claiming import Claiming
+from pgfleet.client.claiming import Claiming, Wrote
 from pgfleet.client.lookup_entry import Entries, On, Row
 from pgfleet.client.repair import GRACE, PAUSE, Repair
 from pgfleet.errors import Unreachable
@@ -64,18 +64,23 @@ class Swept:
     undecided: list[str] = field(default_factory=list)
 
 
+async def _nobody(shard: str) -> None:
+    """Told, and not remembered."""
+
+
 class Lookups:
     """:param placement: the newest that is known.
     :param on: runs statements on primaries.
     :param glance: the same on a near replica, for :meth:`locate`: what it finds is taken, what it does not find is asked
         of the primary.
+    :param wrote: told of each shard on which a caller marked a value as given up: its glances must see as far.
     """
 
     def __init__(
         self, placement: Callable[[], Placement], on: On, *, glance: On | None = None, grace: float = GRACE,
-        pause: float = PAUSE,
+        pause: float = PAUSE, wrote: Wrote = _nobody,
     ) -> None:  # fmt: skip
-        self._placement = placement
+        self._placement, self._wrote = placement, wrote
         self._entries = Entries(on)
         self._repair = Repair(self._entries, grace, pause)
         self._glance = Entries(glance) if glance is not None else None
@@ -95,8 +100,8 @@ class Lookups:
         both = {*claimed} & {*released}  # a value that stays: nothing changes hands
         row = Row(key_text(key), None if second is None else key_text(second), owner)
         return Claiming(
-            self._entries, self._repair, row,
-            tuple(each for each in claimed if each not in both), tuple(each for each in released if each not in both),
+            self._entries, self._repair, row, tuple(each for each in claimed if each not in both),
+            tuple(each for each in released if each not in both), self._wrote,
         )  # fmt: skip
 
     async def locate(self, table: str, given: Mapping[str, Value], deadline: Deadline) -> Located | None:
