@@ -851,17 +851,6 @@ class ClaimVoided(Refused):
     code = "PGF-F264"
 
 
-class ClaimUndecided(Unreachable):
-    """An entry of a lookup was reserved so long ago that the outcome of its write may have been cleaned away, and it was
-    never confirmed: nobody can tell any more whether its row exists, so nothing is decided.
-
-    It takes days without any repair to come to this. Look for the row on the shard that is told. If it is there, set
-    ``confirmed`` of its entry in ``pgfleet.lookup`` (and ``releasing``, ``releasing_on`` to null); if not, delete the entry.
-    """
-
-    code = "PGF-U160"
-
-
 class NoPooler(Refused):
     """`through="pooler"` was asked for, and the fleet has no pooler: its servers are given by DSNs, or it was applied before
     poolers were.

@@ -126,7 +126,7 @@ async def story(first: dict[str, str | None], said: list[Write], script: list[tu
     return sum(result is True for result in results[:-1])
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.fixed_dictionaries({email: st.none() | st.sampled_from(["us", "eu"]) for email in EMAILS}),
     st.lists(writes, min_size=1, max_size=3), st.lists(events, max_size=60), st.sampled_from([0.0, 6.0]),

@@ -15,6 +15,7 @@ README = CLONE / "README.md"
 REFERENCE = CLONE / "docs" / "reference"
 WALK = "From a file to a fleet"
 #: What cannot be run here, by page: the demonstration and the tests are run by tests of their own.
+RUN_WHOLE = ["everywhere-lookups.md"]  # by test_everywhere_lookups.py
 NOT_RUN = {"README.md": [("pgfleet", "sh")]}
 
 
@@ -76,6 +77,7 @@ def test_every_block_of_commands_is_run_by_a_test() -> None:
     """A block that is added must be run, too, or be said to be none."""
     run = {("README.md", WALK)}
     run |= {(name, block.heading) for name in ("migrate-sql-log.md", "client.md") for block in blocks(REFERENCE / name)}
+    run |= {(name, block.heading) for name in RUN_WHOLE for block in blocks(REFERENCE / name)}
     for page in (README, *sorted(REFERENCE.glob("*.md"))):
         for block in blocks(page):
             known = (page.name, block.heading) in run or (block.heading, block.language) in NOT_RUN.get(page.name, [])

@@ -263,15 +263,39 @@ async def test_a_write_that_was_declared_void_cannot_commit(stage: Stage) -> Non
     await settled(stage)
 
 
-async def test_an_outcome_that_may_have_been_cleaned_away_decides_nothing(stage: Stage) -> None:
-    await attempt(Writer(stage, "stopped", Stop(1, "dies before")), SIGN_UP)
-    await stage.ask("update pgfleet.lookup set at = at - interval '7 days' returning 1")
-    writer = Writer(stage, "late")
-    for deed in (writer.write(Write("eu", None, "a@x")), writer.lookups.locate("users", {"email": "a@x"}, Deadline.after(5))):
-        with pytest.raises(PgfleetError, match="nobody can tell"):
-            await deed
-    swept = [await writer.lookups.sweep(shard, Deadline.after(5)) for shard in stage.shards.servers]
-    assert [len(each.undecided) for each in swept if each.undecided] == [1]
+async def test_an_error_after_the_commit_confirms_all_the_same(stage: Stage) -> None:
+    async def gate(step: str, done: bool) -> None:
+        if step == "commit" and done:
+            raise RuntimeError("after COMMIT was answered")
+
+    with pytest.raises(RuntimeError):
+        await Writer(stage, "one", gate).write(SIGN_UP)
+    assert await stage.entries() == [("us", "a@x", True)]
+    assert await stage.rows() == [("us", "a@x")]
+
+
+async def test_outcomes_are_needed_while_an_entry_waits_for_one(stage: Stage) -> None:
+    lookups = Writer(stage, "one").lookups
+    assert await lookups.decided(Deadline.after(5), older=0.0)
+    pause = Pause(3)  # in flight
+    slow = asyncio.create_task(attempt(Writer(stage, "slow", pause), SIGN_UP))
+    await pause.there.wait()
+    assert not await lookups.decided(Deadline.after(5), older=0.0)
+    assert await lookups.decided(Deadline.after(5), older=60.0)  # it is younger than the outcomes that would go
+    pause.go.set()
+    assert await slow
+    assert await lookups.decided(Deadline.after(5), older=0.0)
+
+
+async def test_a_sweep_takes_all_there_is(stage: Stage) -> None:
+    pool = await stage.pool("stage", "c")
+    await pool.execute(
+        """insert into pgfleet.lookup (table_name, lookup, value, key, owner, reservation)
+           select 'users', 'email', 'u' || n, 'us', 'a', gen_random_uuid() from generate_series(1, 1200) n"""
+    )
+    swept = await Writer(stage, "one").lookups.sweep("c", Deadline.after(60), older=0.0)
+    assert (swept.removed, swept.confirmed, swept.in_flight, swept.undecided) == (1200, 0, 0, [])
+    await settled(stage)
 
 
 async def test_a_silent_owner_leaves_an_entry_undecided_and_nothing_is_decided(stage: Stage, shards: Shards) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,6 +16,10 @@ from pgfleet.errors import AlreadyClaimed, ClaimVoided, DeadlineExceeded, NotThe
 from pgfleet.routing.lookup import Address, Entry, Undecided
 from pgfleet.runtime.clock import Deadline
 from pgfleet.runtime.sql import Connection
+
+#: Told of each shard on which this caller has marked a value as given up: what it reads there later, on replicas too, is the
+#: mark or what came of it.
+Wrote = Callable[[str], Awaitable[None]]
 
 
 async def write_outcome(connection: asyncpg.Connection[Any], write: UUID) -> None:
@@ -35,9 +39,11 @@ class Claiming:
     """Used once. ``id`` is for :func:`write_outcome`; it is known when :meth:`reserve` has returned, not before."""
 
     def __init__(
-        self, entries: Entries, repair: Repair, row: Row, claims: tuple[Address, ...], releases: tuple[Address, ...]
-    ) -> None:
+        self, entries: Entries, repair: Repair, row: Row, claims: tuple[Address, ...], releases: tuple[Address, ...],
+        wrote: Wrote,
+    ) -> None:  # fmt: skip
         self.row, self.claims, self.releases = row, claims, releases
+        self._wrote = wrote
         self.id = uuid4()
         self._entries, self._repair = entries, repair
         self._begun: list[tuple[Address, bool]] = []
@@ -48,8 +54,8 @@ class Claiming:
     async def held(self, deadline: Deadline) -> AsyncIterator[UUID]:
         """Around the transaction: reserved when it begins; confirmed when the block ends, withdrawn when it raises.
 
-        The block's transaction begins with :func:`write_outcome`. An error that leaves the block says that it was not
-        committed; OutcomeUnknown and a cancellation leave the entries as they are, to be decided by the outcome.
+        The block's transaction begins with :func:`write_outcome`, and has ended when an error leaves the block. OutcomeUnknown
+        and a cancellation leave the entries as they are, to be decided by the outcome.
 
         :raises AlreadyClaimed, NotTheirs: nothing is reserved any more.
         """
@@ -59,7 +65,7 @@ class Claiming:
         except OutcomeUnknown:
             raise
         except Exception:
-            await self.settle(deadline, committed=False)
+            await self._after_an_error(deadline)
             raise
         await self.settle(deadline, committed=True)
 
@@ -77,6 +83,8 @@ class Claiming:
                     await self._claim(at, deadline)
                 for at in self.releases:
                     await self._mark(at, deadline)
+                for shard in dict.fromkeys(at.shard for at in self.releases):
+                    await self._wrote(shard)
                 return
             except (OutcomeUnknown, DeadlineExceeded) as error:
                 await self.settle(deadline, committed=False)
@@ -100,6 +108,15 @@ class Claiming:
         begun, self._begun = self._begun, []
         done = await asyncio.gather(*(self._settled(at, claimed, deadline, committed) for at, claimed in begun))
         return tuple(at for (at, _), settled in zip(begun, done, strict=True) if not settled)
+
+    async def _after_an_error(self, deadline: Deadline) -> None:
+        """An error can come after COMMIT was answered, too, so the outcome is looked at; it is not in flight any more."""
+        write, owner = self.id, self.row.owner
+        try:
+            committed = await self._repair.surely(lambda: self._entries.outcome(write, owner, deadline), deadline)
+        except (Unreachable, asyncpg.PostgresError):
+            return  # whoever meets the entries will be told
+        await self.settle(deadline, committed=committed is True)
 
     async def _settled(self, at: Address, claimed: bool, deadline: Deadline, committed: bool) -> bool:
         write = self.id

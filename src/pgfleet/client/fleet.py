@@ -268,10 +268,7 @@ class Fleet:
         """Decide the entries of lookups that writes which ended halfway have left undecided for ``older`` seconds; whoever meets
         one does that, too, so this is for those that nobody asks for. By shard.
         """
-        parts, limit = self._open, Deadline.after(deadline)
-        shards = dict.fromkeys(shard for hashed in parts.placed.now.lookups.values() for shard in hashed.over)
-        swept = await asyncio.gather(*(parts.lookups.sweep(shard, limit, older=older) for shard in shards))
-        return dict(zip(shards, swept, strict=True))
+        return await self._open.lookups.sweep_all(Deadline.after(deadline), older=older)
 
     def explain(self, table: str, *, key: Key, second: Key | None = None) -> Explanation:
         """Where a read and a write of ``key`` would go now, and because of what; nothing is sent."""

@@ -53,7 +53,7 @@ _PEEK = "select not void from pgfleet.outcome where id = $1"
 _DECIDE = """
 insert into pgfleet.outcome (id, void)
 select $1::uuid, true from set_config('lock_timeout', $2, true)
-on conflict (id) do update set void = pgfleet.outcome.void
+on conflict (id) do update set at = pgfleet.outcome.at
 returning not void
 """
 _OLD = f"""

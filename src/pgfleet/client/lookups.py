@@ -13,6 +13,8 @@ What holds because of it. *Never two owners*: an entry changes hands only after 
 both outcomes are one row of one table. *Never a confirmed entry without its row, never a lost value*: whatever is undecided
 is decided by that same row, by the next who comes, or by :meth:`Lookups.sweep`.
 
+Outcomes may be removed once nothing waits for them (:meth:`Lookups.decided`): an outcome that is not there was not committed.
+
 An id is sent to a lookup once. Where it is not known whether that arrived, the write goes on under another id, so that a
 message that arrives late can only make an entry whose outcome is void. The outcome row is written again by whoever asks:
 that waits for the replicas, so nothing is decided by a commit that a failover could still undo.
@@ -20,10 +22,11 @@ that waits for the replicas, so nothing is decided by a commit that a failover c
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from pgfleet.client.claiming import Claiming
+from pgfleet.client.claiming import Claiming, Wrote
 from pgfleet.client.lookup_entry import Entries, On, Row
 from pgfleet.client.repair import GRACE, PAUSE, Repair
 from pgfleet.errors import Unreachable
@@ -32,6 +35,8 @@ from pgfleet.routing.lookup import Address, Entry, Value, address, addresses, by
 from pgfleet.routing.placement import Placement
 from pgfleet.runtime.clock import Deadline
 
+#: Entries that a sweep asks for at once.
+_AT_ONCE = 500
 #: Seconds that a read, or a sweep, waits for a write in flight.
 _GLIMPSE = 0.05
 
@@ -47,7 +52,11 @@ class Located:
 
 @dataclass(slots=True)
 class Swept:
-    """What a repair found. ``undecided``: entries of shards that were silent, or of writes too long ago, each with the reason."""
+    """What a repair found.
+
+    :param removed: entries whose value nobody has. :param in_flight: whose write has not ended.
+    :param undecided: what could not be decided, since a shard is silent, each with the reason.
+    """
 
     confirmed: int = 0
     removed: int = 0
@@ -55,18 +64,23 @@ class Swept:
     undecided: list[str] = field(default_factory=list)
 
 
+async def _nobody(shard: str) -> None:
+    """Told, and not remembered."""
+
+
 class Lookups:
     """:param placement: the newest that is known.
     :param on: runs statements on primaries.
     :param glance: the same on a near replica, for :meth:`locate`: what it finds is taken, what it does not find is asked
         of the primary.
+    :param wrote: told of each shard on which a caller marked a value as given up: its glances must see as far.
     """
 
     def __init__(
         self, placement: Callable[[], Placement], on: On, *, glance: On | None = None, grace: float = GRACE,
-        pause: float = PAUSE,
+        pause: float = PAUSE, wrote: Wrote = _nobody,
     ) -> None:  # fmt: skip
-        self._placement = placement
+        self._placement, self._wrote = placement, wrote
         self._entries = Entries(on)
         self._repair = Repair(self._entries, grace, pause)
         self._glance = Entries(glance) if glance is not None else None
@@ -86,15 +100,14 @@ class Lookups:
         both = {*claimed} & {*released}  # a value that stays: nothing changes hands
         row = Row(key_text(key), None if second is None else key_text(second), owner)
         return Claiming(
-            self._entries, self._repair, row,
-            tuple(each for each in claimed if each not in both), tuple(each for each in released if each not in both),
+            self._entries, self._repair, row, tuple(each for each in claimed if each not in both),
+            tuple(each for each in released if each not in both), self._wrote,
         )  # fmt: skip
 
     async def locate(self, table: str, given: Mapping[str, Value], deadline: Deadline) -> Located | None:
         """Where the row with a value is; None: nobody has it.
 
         :param given: the lookup's name and its value or values, or its columns and theirs.
-        :raises ClaimUndecided: it was reserved too long ago to tell.
         """
         placement = self._placement()
         at = address(placement, table, *by_columns(placement, table, given))
@@ -108,22 +121,50 @@ class Lookups:
         outcome = None if entry.undecided is None else await self._repair.resolve(at, entry, deadline, patience=_GLIMPSE)
         return _located(placement, at, entry) if entry.holds(outcome) else None
 
-    async def sweep(self, shard: str, deadline: Deadline, *, older: float = 60.0, limit: int = 1000) -> Swept:
-        """Repair the entries on ``shard`` that have been undecided for ``older`` seconds."""
-        swept = Swept()
-        for at, entry in await self._repair.surely(lambda: self._entries.old(shard, older, limit, deadline), deadline):
-            try:
-                outcome = await self._repair.resolve(at, entry, deadline, patience=_GLIMPSE)
-            except Unreachable as error:
-                swept.undecided.append(f"{at.table}.{at.lookup}: {error.message}")
-                continue
+    async def sweep(self, shard: str, deadline: Deadline, *, older: float) -> Swept:
+        """Repair the entries on ``shard`` that have been undecided for ``older`` seconds.
+
+        :raises Unreachable: the shard is silent.
+        """
+        swept, seen = Swept(), set[Address]()
+        while True:
+            old = await self._repair.surely(lambda: self._entries.old(shard, older, _AT_ONCE, deadline), deadline)
+            new = [(at, entry) for at, entry in old if at not in seen]
+            for at, entry in new:
+                seen.add(at)
+                await self._repaired(at, entry, swept, deadline)
+            if len(old) < _AT_ONCE or not new:
+                return swept
+
+    async def _repaired(self, at: Address, entry: Entry, swept: Swept, deadline: Deadline) -> None:
+        try:
+            outcome = await self._repair.resolve(at, entry, deadline, patience=_GLIMPSE)
+        except Unreachable as error:
+            swept.undecided.append(f"{at.table}.{at.lookup}, by {entry.undecided}: {error.message}")
+        else:
             if outcome is None:
                 swept.in_flight += 1
             elif entry.holds(outcome):
                 swept.confirmed += 1
             else:
                 swept.removed += 1
-        return swept
+
+    async def sweep_all(self, deadline: Deadline, *, older: float) -> dict[str, Swept]:
+        """:meth:`sweep` every shard that holds entries."""
+
+        async def one(shard: str) -> Swept:
+            try:
+                return await self.sweep(shard, deadline, older=older)
+            except Unreachable as error:
+                return Swept(undecided=[error.message])
+
+        shards = dict.fromkeys(shard for hashed in self._placement().lookups.values() for shard in hashed.over)
+        return dict(zip(shards, await asyncio.gather(*map(one, shards)), strict=True))
+
+    async def decided(self, deadline: Deadline, *, older: float) -> bool:
+        """Whether no entry waits for an outcome that is older than ``older`` seconds: then those may be removed."""
+        swept = await self.sweep_all(deadline, older=older)
+        return not any(each.in_flight or each.undecided for each in swept.values())
 
 
 def _located(placement: Placement, at: Address, entry: Entry) -> Located:

@@ -8,6 +8,7 @@ way the unique index has the question wait for it.
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 from uuid import UUID
 
 import asyncpg
@@ -35,12 +36,23 @@ KEPT_HOURS = 24
 CLEAN_EVERY = 500
 
 
+class Needless(Protocol):
+    """Whether nothing waits for an outcome that is older than so many seconds."""
+
+    async def __call__(self, deadline: Deadline, *, older: float) -> bool: ...
+
+
+async def _always(deadline: Deadline, *, older: float) -> bool:
+    return True
+
+
 class Outcomes:
     """The outcome rows of one fleet."""
 
     def __init__(self, router: Router, borrowing: Borrowing | None = None) -> None:
         self._router = router
         self._borrowing = borrowing or Borrowing(router)
+        self.needless: Needless = _always
         self._marks: dict[str, int] = {}
         self._cleaning: set[asyncio.Task[int]] = set()
 
@@ -61,9 +73,11 @@ class Outcomes:
             task.get_loop().call_exception_handler(told)
 
     async def clean(self, shard: str, *, hours: int = KEPT_HOURS, seconds: float = 5.0) -> int:
-        """Remove rows that are older than ``hours``; how many."""
+        """Remove rows that are older than ``hours``; how many. None while something waits for one of them (lookups)."""
         deadline = Deadline.after(seconds)
         removed = 0
+        if not await self.needless(deadline, older=hours * 1800.0):
+            return 0
         while deadline.left() > 0:
             async with self._borrowing.block(shard, "write", deadline) as (_, connection):
                 status = await connection.run(_CLEAN, (hours,))

@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from pgfleet.client.lookup_entry import Entries
-from pgfleet.errors import ClaimUndecided, DeadlineExceeded, OutcomeUnknown
+from pgfleet.errors import DeadlineExceeded, OutcomeUnknown
 from pgfleet.routing.lookup import Address, Entry
 from pgfleet.runtime.clock import Deadline
 
@@ -19,8 +19,6 @@ T = TypeVar("T")
 
 #: Seconds in which an undecided entry is left to the write that made it so; then others decide about it.
 GRACE = 2.0
-#: Seconds after which an outcome that is not there may have been cleaned away: pgfleet.outcome keeps its rows for a week.
-DECIDABLE = 6 * 86_400.0
 #: Seconds between two attempts.
 PAUSE = 0.02
 
@@ -41,17 +39,14 @@ class Repair:
 
         :param patience: seconds to wait for a write in flight.
         :param abandoned: writes that are known to be given up: they need no grace.
-        :raises ClaimUndecided: it was begun too long ago to tell.
         """
         asked = entry.undecided
         if asked is None:
             raise ValueError(f"the entry of {at.table}.{at.lookup} is decided")
         write, shard, entries = asked.write, asked.shard, self.entries
-        young, ancient = entry.age < self.grace and write not in abandoned, entry.age > DECIDABLE
-        if (young or ancient) and await self.surely(lambda: entries.outcome(write, shard, deadline), deadline) is None:
-            if young:
-                return None
-            raise _undecidable(at, entry, shard)
+        young = entry.age < self.grace and write not in abandoned
+        if young and await self.surely(lambda: entries.outcome(write, shard, deadline), deadline) is None:
+            return None
         try:
             committed = await self.surely(
                 lambda: entries.decide(write, shard, min(patience, deadline.left()), deadline), deadline
@@ -72,13 +67,3 @@ class Repair:
                 if deadline.left() <= self.pause:
                     raise DeadlineExceeded(f"no answer within {deadline.allowed:g} s", seen=[error.message]) from error
             await asyncio.sleep(self.pause)
-
-
-def _undecidable(at: Address, entry: Entry, shard: str) -> ClaimUndecided:
-    return ClaimUndecided(
-        f"whether an entry of {at.table}.{at.lookup} has its row, nobody can tell any more",
-        seen=[
-            f"begun {entry.age / 86_400:.0f} days ago",
-            f"key {entry.key} on {shard}, reservation {entry.reservation}; the entry is on {at.shard}",
-        ],
-    )

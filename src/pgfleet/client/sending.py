@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import asyncpg
 
 from pgfleet.client.borrowing import PAUSE, Borrowing
+from pgfleet.client.carrying import Carrying
+from pgfleet.client.freshness import Wanted
 from pgfleet.client.observing import UNHEARD, Call, Said
 from pgfleet.client.pools import NodePool
 from pgfleet.client.reading import Read, Reader
@@ -106,11 +108,12 @@ class Sender:
 class Glance:
     """The same on a replica that is near: for what is asked of a primary where it is not found there."""
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+    def __init__(self, reader: Reader, carrying: Carrying) -> None:
+        self._reader, self._carrying = reader, carrying
 
     async def __call__(self, shard: str, sql: str, *args: Any, deadline: Deadline) -> Sequence[asyncpg.Record]:
-        return await self._reader.fetch(Read("pgfleet.lookup", shard), sql, args, max(0.001, deadline.left()))
+        read = Read("pgfleet.lookup", shard, Wanted(self._carrying.positions(shard)))
+        return await self._reader.fetch(read, sql, args, max(0.001, deadline.left()))
 
 
 def unknown(

@@ -68,7 +68,10 @@ class Writer:
         self._router, self._placed, self._carrying, self._outcomes = router, placed, carrying, outcomes
         self._borrowing = Borrowing(router)
         self._sender = Sender(router)
-        self.lookups = Lookups(lambda: placed.now, on or self._sender.rows, glance=Glance(reader))
+        self.lookups = Lookups(
+            lambda: placed.now, on or self._sender.rows, glance=Glance(reader, carrying), wrote=self._wrote_lookup
+        )
+        outcomes.needless = self.lookups.decided
 
     def shard(self, write: Write) -> str:
         """Where its rows are now.
@@ -266,6 +269,9 @@ class Writer:
             pause = min(pause * 2, AGAIN_LAST)
 
     # -- where it is -------------------------------------------------------------------------------------------------------------
+
+    async def _wrote_lookup(self, shard: str) -> None:
+        await self._mark(shard, self._router.primary(shard))
 
     async def _mark(self, shard: str, node: NodeAddress | None) -> None:
         """Read where the primary is after a COMMIT: this caller's reads must see as far."""

@@ -22,8 +22,5 @@ create index if not exists lookup_undecided on pgfleet.lookup (at) where not con
 
 grant select, insert, update, delete on pgfleet.lookup to :"app";
 
--- Who asks for an outcome writes the row again, as it is: the answer then waits for the replicas, so that nothing is decided
--- by a commit that a failover could still undo.
-grant update (void) on pgfleet.outcome to :"app";
 -- The values are people's (e-mail addresses): statistics need none of them.
 revoke all on pgfleet.lookup from :"monitor";
