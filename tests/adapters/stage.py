@@ -94,6 +94,15 @@ class Bank:
             for node in self.replicas:
                 self.psql("select pg_wal_replay_resume()", node)
 
+    @contextmanager
+    def nobody_confirms(self) -> Iterator[None]:
+        """COMMIT waits for a replica that does not exist."""
+        self.psql("alter system set synchronous_standby_names = 'nobody'; select pg_reload_conf()")
+        try:
+            yield
+        finally:
+            self.psql("alter system reset synchronous_standby_names; select pg_reload_conf()")
+
     def send(self, node: NodeName, number: signal.Signals) -> None:
         """To every process of the server."""
         self.inner.shards[node.shard].signal(node.region, number)

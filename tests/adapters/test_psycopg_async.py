@@ -187,6 +187,19 @@ def cancel_its_wait(servers: Bank, pid: object) -> None:
     )
 
 
+async def test_a_write_that_leaves_a_row_can_be_asked(people: AsyncFleet, servers: Bank) -> None:
+    with servers.nobody_confirms():
+        with pytest.raises(pgfleet.OutcomeUnknown) as told:
+            async with people.write("questions", key="PMP", deadline=0.6, resolvable=True) as conn:
+                await conn.execute(INSERT, ["asked"])
+        asked = asyncio.create_task(told.value.resolve())
+        await asyncio.sleep(0.3)
+        assert not asked.done()  # it is still waiting for its replica
+    assert await asked == "committed"
+    async with people.write("questions", key="PMP", resolvable=True) as conn:
+        assert await one(conn, COUNT, "asked") == 1
+
+
 async def test_reads_see_what_their_caller_wrote_whoever_wrote_it(servers: Bank) -> None:
     """The replicas stand still: only the primary can have it."""
     async with pgfleet.connect(servers.folder, region="us-west") as fleet, AsyncFleet(fleet) as people:

@@ -106,6 +106,18 @@ def test_a_commit_whose_wait_for_the_replicas_is_cancelled_is_not_called_done(fl
         servers.psql("alter system reset synchronous_standby_names; select pg_reload_conf()")
 
 
+def test_a_write_that_leaves_a_row_can_be_asked(fleet: Fleet, servers: Bank) -> None:
+    with servers.nobody_confirms():
+        with (  # noqa: PT012 - the block is what is tested
+            pytest.raises(pgfleet.OutcomeUnknown) as told,
+            fleet.write("questions", key="PMP", deadline=0.6, resolvable=True) as conn,
+        ):
+            conn.execute(INSERT, ["asked"])
+    assert fleet.resolve(told.value) == "committed"
+    with fleet.write("questions", key="PMP") as conn:
+        assert one(conn, COUNT, "asked") == 1
+
+
 def test_a_thread_sees_what_it_wrote_itself_and_what_it_is_given_the_token_of(fleet: Fleet, servers: Bank) -> None:
     def written() -> object:
         with fleet.read("questions", key="PMP") as conn:

@@ -198,6 +198,30 @@ async def test_a_commit_whose_wait_for_the_replicas_is_cancelled_is_not_called_d
         assert await session.scalar(text("select 1")) == 1
 
 
+async def test_a_transaction_that_leaves_a_row_can_be_asked(sessions: FleetSessions, servers: Bank) -> None:
+    with servers.nobody_confirms():
+        async with sessions.using("questions", key="PMP", write=True, deadline=0.8, resolvable=True) as session:
+            session.add(Question(subject="PMP", stem="asked"))
+            with pytest.raises(pgfleet.OutcomeUnknown) as told:
+                await session.commit()
+    assert await told.value.resolve() == "committed"
+    async with sessions.using("questions", key="PMP", write=True, resolvable=True) as session:
+        assert await count(session, "asked") == 1
+        await session.commit()
+
+
+async def test_a_session_sees_its_own_writes_without_being_told_again(sessions: FleetSessions, servers: Bank) -> None:
+    async with sessions() as session:
+        session.using("questions", key="PMP")
+        assert await count(session, "later") == 0
+        await session.rollback()
+        with servers.standing_still():
+            async with writing(sessions) as other:
+                other.add(Question(subject="PMP", stem="later"))
+                await other.commit()
+            assert await count(session, "later") == 1
+
+
 async def test_reads_see_what_their_caller_wrote(sessions: FleetSessions, servers: Bank) -> None:
     async def somebody_else() -> int:
         async with sessions.using("questions", key="PMP") as session:

@@ -12,12 +12,13 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
 
 from pgfleet.client.borrowing import PAUSE
 from pgfleet.client.freshness import ANY, Wanted, fresh_enough, known, staleness
 from pgfleet.client.observing import Call, Observing
 from pgfleet.client.sending import NOT_OWNED, OLD_EPOCH
-from pgfleet.errors import DeadlineExceeded, NoSuchNode, NotOwned, PlacementMoved
+from pgfleet.errors import DeadlineExceeded, NoSuchNode, NotOwned, OutcomeUnknown, PlacementMoved
 from pgfleet.names import NodeName
 from pgfleet.routing.choose import Choice
 from pgfleet.routing.hashing import Key, key_text
@@ -40,6 +41,7 @@ class Aim:
     """Where a call's rows live and how fresh they must be, worked out once, in the caller's own context.
 
     :param fresh: what only a replica that has caught up may answer.
+    :param mark: the id of the row that a write leaves, to tell what became of it; None: it leaves none.
     """
 
     table: str
@@ -49,6 +51,7 @@ class Aim:
     role: Role
     claim: str
     fresh: Wanted = ANY
+    mark: UUID | None = None
 
     @property
     def shard(self) -> str:
@@ -65,9 +68,11 @@ class Guide:
     # -- where to go -----------------------------------------------------------------------------------------------------
 
     def aim(
-        self, table: str, *, key: Key, second: Key | None = None, role: Role = "read", max_staleness: float | str | None = None
-    ) -> Aim:
+        self, table: str, *, key: Key, second: Key | None = None, role: Role = "read",
+        max_staleness: float | str | None = None, resolvable: bool = False,
+    ) -> Aim:  # fmt: skip
         """:param max_staleness: seconds (or ``2 s``) that a replica may be behind.
+        :param resolvable: a write leaves a row, by which ``OutcomeUnknown.resolve()`` can tell what became of it.
         :raises PlacementError: the table, or the key, has no place.
         """
         placement = self._fleet._open.placed.now
@@ -76,7 +81,7 @@ class Guide:
         if role == "read":
             fresh = Wanted(self._fleet._open.carrying.positions(placed.shard), staleness(max_staleness))
         claim = f"{placement.follows.get(table, table)}:{key_text(key)}"
-        return Aim(table, key, second, placed, role, claim, fresh)
+        return Aim(table, key, second, placed, role, claim, fresh, uuid4() if resolvable else None)
 
     def route(self, aim: Aim, avoid: Collection[NodeName] = ()) -> Route | None:
         """Where to go now, of the nodes that are known to be fresh enough; None: nowhere, wait for a change.
@@ -179,6 +184,23 @@ class Guide:
             message = f"{aim.shard} does not own a row that was written to {aim.table} under key {aim.key!r}"
             return NotOwned(message, seen=[str(error)], hint=f"key= is the row's {placed.now.key_column(aim.table)}")
         return PlacementMoved(f"{aim.key!r} of {aim.table} is not written on {aim.shard} any more", seen=[str(error)])
+
+    def marked(self, aim: Aim) -> None:
+        """The row was made: now and then, old ones are removed."""
+        self._fleet._open.outcomes.marked(aim.shard)
+
+    def unknown(self, aim: Aim, node: NodeName, said: str, *, answered: bool = False) -> OutcomeUnknown:
+        """The error of a COMMIT that was sent, and of which nobody knows what became.
+
+        :param said: what was seen. :param answered: it was answered, but not confirmed by the replicas.
+        """
+        resolver = None
+        if (mark := aim.mark) is not None:
+            resolve = self._fleet._open.outcomes.resolve
+            resolver = lambda seconds: resolve(aim.shard, mark, answered=answered, seconds=seconds)  # noqa: E731
+        message = f"a write to {aim.table} on {node} was sent and its outcome is not known"
+        hint = "await error.resolve()" if resolver is not None else ""
+        return OutcomeUnknown(message, seen=[said], hint=hint, resolver=resolver)
 
     def late(self, aim: Aim, waited_for: str, deadline: Deadline) -> DeadlineExceeded:
         """The error of a call that has run out of time."""

@@ -66,16 +66,19 @@ class AsyncFleet:
 
     @asynccontextmanager
     async def write(
-        self, table: str, *, key: Key, second: Key | None = None, deadline: float | None = None
+        self, table: str, *, key: Key, second: Key | None = None, deadline: float | None = None, resolvable: bool = False
     ) -> AsyncIterator[AsyncConnection]:
         """A transaction on the primary of the key's shard, committed when the block ends, rolled back when it raises.
 
+        :param resolvable: it leaves a row, by which ``await error.resolve()`` can tell what became of it.
         :raises DeadlineExceeded: no answer in time; nothing was written.
         :raises OutcomeUnknown: COMMIT was sent, and never answered, or answered without the replicas.
         :raises BlockRolledBack: an error was caught inside the block, so PostgreSQL did not commit.
         :raises PlacementMoved: the key moved to another shard meanwhile: run the block again.
         """
-        async with self._lent(self._live.aim(table, key=key, second=second, role="write"), deadline) as lent:
+        async with self._lent(
+            self._live.aim(table, key=key, second=second, role="write", resolvable=resolvable), deadline
+        ) as lent:
             yield lent
 
     @asynccontextmanager

@@ -26,7 +26,6 @@ from pgfleet.adapters.psycopg.words import (
     read_answer,
     refused,
     rolled_back,
-    unknown,
     write_in_read,
 )  # fmt: skip
 from pgfleet.client.borrowing import PAUSE
@@ -150,7 +149,7 @@ class Block(Generic[C]):
         left = self.deadline.left()
         self.connection.deadline = self.deadline if writes or left < 0.2 else Deadline.after(left * SHARE)
         try:
-            results: list[PGresult] = yield Say(begin(self.route))
+            results: list[PGresult] = yield Say(begin(self.route, self.aim.mark))
         except (psycopg.Error, DeadlineExceeded) as error:
             said = str(error).strip()
         except BaseException:
@@ -186,7 +185,7 @@ class Block(Generic[C]):
         except (Exception, asyncio.CancelledError) as error:
             self.guide.failed(self.route.name, silent=False)
             self.pool.drop(connection)
-            raise unknown(self.aim, self.route, str(error).strip() or type(error).__name__) from error
+            raise self.guide.unknown(self.aim, self.route.name, str(error).strip() or type(error).__name__) from error
         except BaseException:
             self.pool.drop(connection)
             raise
@@ -196,11 +195,13 @@ class Block(Generic[C]):
         else:
             self.pool.give(connection)
         if connection.unreplicated:
-            raise unknown(self.aim, self.route, "the replicas did not confirm it")
+            raise self.guide.unknown(self.aim, self.route.name, "the replicas did not confirm it", answered=True)
         if answer.error is not None:
             raise answer.error
         if status != TransactionStatus.IDLE and answer.tag != "COMMIT":
             raise rolled_back(self.aim)
+        if self.aim.mark is not None:
+            self.guide.marked(self.aim)
         self.guide.wrote(self.aim.shard, (yield Mark()))
 
     def fail(self, error: BaseException) -> Steps:

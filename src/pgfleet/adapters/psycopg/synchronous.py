@@ -18,7 +18,7 @@ from pgfleet.adapters.psycopg.pools import Pool
 from pgfleet.adapters.psycopg.words import exchange
 from pgfleet.client.carrying import After
 from pgfleet.client.guide import Aim, Guide
-from pgfleet.errors import FleetClosed
+from pgfleet.errors import FleetClosed, Outcome, OutcomeUnknown
 from pgfleet.names import NodeName
 from pgfleet.routing.hashing import Key
 from pgfleet.routing.route import Role, Route
@@ -34,6 +34,9 @@ class _Elsewhere(Guide):
 
     def failed(self, node: NodeName, *, silent: bool) -> None:
         self._background.say(partial(Guide.failed, self, node, silent=silent))
+
+    def marked(self, aim: Aim) -> None:
+        self._background.say(partial(Guide.marked, self, aim))
 
 
 class Fleet:
@@ -86,6 +89,14 @@ class Fleet:
         """
         return self._known.after(token)
 
+    def resolve(self, error: OutcomeUnknown, deadline: float = 30.0) -> Outcome:
+        """What became of a write that was ``resolvable``: ``committed``, ``aborted`` (it will never happen now) or ``lost``.
+
+        :raises NotResolvable: it was not.
+        :raises DeadlineExceeded: nobody could be asked in time; ask again.
+        """
+        return self._running.run(error.resolve(deadline))
+
     @contextmanager
     def read(
         self, table: str, *, key: Key, second: Key | None = None, deadline: float | None = None,
@@ -104,15 +115,18 @@ class Fleet:
             yield lent
 
     @contextmanager
-    def write(self, table: str, *, key: Key, second: Key | None = None, deadline: float | None = None) -> Iterator[Connection]:
+    def write(
+        self, table: str, *, key: Key, second: Key | None = None, deadline: float | None = None, resolvable: bool = False
+    ) -> Iterator[Connection]:
         """A transaction on the primary of the key's shard, committed when the block ends, rolled back when it raises.
 
+        :param resolvable: it leaves a row, by which :meth:`resolve` can tell what became of it.
         :raises DeadlineExceeded: no answer in time; nothing was written.
         :raises OutcomeUnknown: COMMIT was sent, and never answered, or answered without the replicas.
         :raises BlockRolledBack: an error was caught inside the block, so PostgreSQL did not commit.
         :raises PlacementMoved: the key moved to another shard meanwhile: run the block again.
         """
-        with self._lent(self._live.aim(table, key=key, second=second, role="write"), deadline) as lent:
+        with self._lent(self._live.aim(table, key=key, second=second, role="write", resolvable=resolvable), deadline) as lent:
             yield lent
 
     @contextmanager

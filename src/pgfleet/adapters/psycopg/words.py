@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg import generators
@@ -16,7 +17,7 @@ from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 from pgfleet.client.guide import Aim
-from pgfleet.errors import BlockRolledBack, OutcomeUnknown, WriteInRead
+from pgfleet.errors import BlockRolledBack, WriteInRead
 from pgfleet.routing.route import Route
 
 #: After a transaction, outside of any. SQL's own PREPARE cannot be undone without undoing psycopg's prepared statements
@@ -40,8 +41,8 @@ SHARE = 0.5
 NOT_WRITABLE = frozenset({"25006", "0A000"})
 
 
-def begin(route: Route) -> bytes:
-    """The message that begins a block.
+def begin(route: Route, mark: UUID | None) -> bytes:
+    """The message that begins a block. :param mark: the id of the row that it leaves.
 
     A read's second statement takes a snapshot, after which PostgreSQL refuses to make the transaction READ WRITE. A
     write's says which key it is for and under which epoch, to the shard's guards.
@@ -50,7 +51,8 @@ def begin(route: Route) -> bytes:
         return b"begin read only; select null"
     claims = {"pgfleet.key": route.claim} | ({"pgfleet.epoch": str(route.epoch)} if route.epoch else {})
     said = ", ".join(f"set_config({_literal(name)}, {_literal(value)}, true)" for name, value in claims.items() if value)
-    return f"begin read write; select {said or 'null'}".encode()
+    leaves = f"; insert into pgfleet.outcome (id) values ('{mark}')" if mark is not None else ""
+    return f"begin read write; select {said or 'null'}{leaves}".encode()
 
 
 def exchange(pgconn: PGconn, message: bytes) -> Generator[Any, Any, list[PGresult]]:
@@ -82,12 +84,6 @@ def refused(results: Sequence[PGresult]) -> psycopg.Error | None:
     """Why a block did not begin; None: it did."""
     last = results[-1]  # nothing is executed after what was refused
     return psycopg.errors.error_from_result(last) if last.status == ExecStatus.FATAL_ERROR else None
-
-
-def unknown(aim: Aim, route: Route, said: str) -> OutcomeUnknown:
-    """A COMMIT was sent, and nobody knows what became of it. :param said: what was seen."""
-    where = f"{route.shard}/{route.node}"
-    return OutcomeUnknown(f"a write to {aim.table} on {where} was sent and its outcome is not known", seen=[said])
 
 
 def rolled_back(aim: Aim) -> BlockRolledBack:

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.util import await_only
 
 from pgfleet.client.guide import REFUSED, Aim, Guide
-from pgfleet.errors import BlockRolledBack, DeadlineExceeded, OutcomeUnknown, PgfleetError, WriteInRead
+from pgfleet.errors import BlockRolledBack, DeadlineExceeded, OutcomeUnknown, WriteInRead
 from pgfleet.names import NodeName
 from pgfleet.routing.route import Role
 from pgfleet.runtime.clock import Deadline
@@ -81,13 +81,13 @@ class Dialect(PGDialect_asyncpg):
             if self.role == "write" and (driver.is_closed() or driver.unreplicated or _late(error)):
                 driver.terminate()
                 self._doubt(error)
-                raise self._unknown(str(error).strip() or type(error).__name__) from error
+                raise self._unknown(driver, str(error).strip() or type(error).__name__) from error
             raise
         if self.role == "read":
             return
         if driver.unreplicated:
             driver.terminate()  # its session is not to be lent again
-            raise self._unknown("the replicas did not confirm it")
+            raise self._unknown(driver, "the replicas did not confirm it", answered=True)
         if driver.last_status == "ROLLBACK":
             raise BlockRolledBack(f"a statement of the transaction on {self.node.shard} had failed, so PostgreSQL rolled it back")
 
@@ -116,8 +116,10 @@ class Dialect(PGDialect_asyncpg):
         """Have the router look again: the connection ended, or the node is not what it was."""
         self.guide.failed(self.node, silent=isinstance(error, TimeoutError) and self.role == "read")
 
-    def _unknown(self, said: str) -> PgfleetError:
-        return OutcomeUnknown(f"a write to {self.node} was sent and its outcome is not known", seen=[said])
+    def _unknown(self, driver: Lent, said: str, *, answered: bool = False) -> OutcomeUnknown:
+        if driver.aim is None:  # a connection that was taken past the session
+            return OutcomeUnknown(f"a write to {self.node} was sent and its outcome is not known", seen=[said])
+        return self.guide.unknown(driver.aim, self.node, said, answered=answered)
 
 
 def _late(error: BaseException) -> bool:

@@ -24,6 +24,21 @@ from pgfleet.routing.route import Role
 from pgfleet.runtime.clock import Deadline
 
 
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """What ``using`` was told. Where that is, is worked out anew for each transaction: keys move, and writes add up.
+
+    :param seconds: of a transaction; None: the fleet's.
+    """
+
+    table: str
+    how: dict[str, Any]
+    seconds: float | None
+
+    def aim(self, guide: Guide) -> Aim:
+        return guide.aim(self.table, **self.how)
+
+
 @dataclass(slots=True)
 class _Part:
     """A shard that the transaction under way takes part in, in one role."""
@@ -42,7 +57,7 @@ class RoutedSession(Session):
 
     guide: Guide
     engines: Engines
-    use: tuple[Aim, float | None] | None = None
+    use: _Use | None = None
 
     def __init__(self, *args: Any, guide: Guide, engines: Engines, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -60,7 +75,7 @@ class RoutedSession(Session):
             return bind
         if self.use is None:
             raise PlacementError("this session was not told which rows it is for", hint='session.using("questions", key="PMP")')
-        aim, seconds = self.use
+        aim, seconds = self.use.aim(self.guide), self.use.seconds
         part = self.parts.get((aim.shard, aim.role))
         if part is None:
             for shard, role in self.parts:
@@ -113,16 +128,26 @@ def _began(session: RoutedSession, transaction: SessionTransaction, connection: 
     driver.deadline, driver.aim = part.deadline, part.aim
     part.connections.append(driver)
     if dialect.role == "write":
-        # Which key it is for and under which map, for the shard's guards; gone with the transaction.
+        # Which key it is for and under which map, for the shard's guards, gone with the transaction; and the row that it
+        # leaves, if it leaves one: all in one statement.
         claims = [("pgfleet.key", part.aim.claim)] + ([("pgfleet.epoch", str(part.epoch))] if part.epoch else [])
         said = ", ".join(f"set_config('{name}', ${at}, true)" for at, (name, _) in enumerate(claims, 1))
-        connection.exec_driver_sql(f"select {said}", tuple(value for _, value in claims))
+        values: list[object] = [value for _, value in claims]
+        if part.aim.mark is not None:
+            values.append(part.aim.mark)
+            said = f"{said} from mark"
+            marks = f"with mark as (insert into pgfleet.outcome (id) values (${len(values)}) returning id) "
+        else:
+            marks = ""
+        connection.exec_driver_sql(f"{marks}select {said}", tuple(values))
         driver.touched = False  # what is set for a transaction goes with it
 
 
 @event.listens_for(RoutedSession, "after_commit")
 def _committed(session: RoutedSession) -> None:
     for (shard, role), part in session.parts.items():
+        if role == "write" and part.connections and part.aim.mark is not None:
+            session.guide.marked(part.aim)
         if role == "write" and part.connections:
             # This caller's reads must see as far, whichever adapter they go through.
             session.guide.wrote(shard, await_only(session.guide.position(part.engine.node)))
@@ -149,17 +174,20 @@ class FleetSession(AsyncSession):
 
     def using(
         self, table: str, *, key: Key, second: Key | None = None, write: bool = False, deadline: float | None = None,
-        max_staleness: float | str | None = None,
+        max_staleness: float | str | None = None, resolvable: bool = False,
     ) -> Self:  # fmt: skip
         """What follows is for rows of ``key``: until it is called again, also in later transactions.
 
         :param write: on the primary. :param deadline: seconds for a transaction, from its first statement on.
         :param max_staleness: seconds (or ``2 s``) that a replica may be behind; None: any, if it has this caller's writes.
+        :param resolvable: a transaction leaves a row, by which ``await error.resolve()`` can tell what became of it.
         :raises PlacementError: the table, or the key, has no place.
         """
         session = self.sync_session
         role: Role = "write" if write else "read"
-        session.use = session.guide.aim(table, key=key, second=second, role=role, max_staleness=max_staleness), deadline
+        more: dict[str, Any] = {"max_staleness": max_staleness, "resolvable": resolvable}
+        session.use = _Use(table, {"key": key, "second": second, "role": role, **more}, deadline)
+        session.use.aim(session.guide)  # a key without a place is said here
         return self
 
 
@@ -198,8 +226,10 @@ class FleetSessions:
 
     def using(
         self, table: str, *, key: Key, second: Key | None = None, write: bool = False, deadline: float | None = None,
-        max_staleness: float | str | None = None,
+        max_staleness: float | str | None = None, resolvable: bool = False,
     ) -> FleetSession:  # fmt: skip
         """A session for rows of ``key``; as :meth:`FleetSession.using`."""
         made = self()
-        return made.using(table, key=key, second=second, write=write, deadline=deadline, max_staleness=max_staleness)
+        return made.using(
+            table, key=key, second=second, write=write, deadline=deadline, max_staleness=max_staleness, resolvable=resolvable
+        )
