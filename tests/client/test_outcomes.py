@@ -91,6 +91,20 @@ async def test_the_functions_own_error_is_the_callers(fleet: Fleet) -> None:
     assert await count(fleet) == before
 
 
+async def test_a_savepoint_inside_a_block_takes_back_its_part(fleet: Fleet, owner: asyncpg.Connection[Any]) -> None:
+    kept, taken_back, later = uuid4(), uuid4(), uuid4()
+    async with fleet.write("questions", key="one-a") as connection:
+        await connection.execute(INSERT, "one-a", kept)
+        with pytest.raises(asyncpg.UniqueViolationError):
+            async with connection.transaction():
+                await connection.execute(INSERT, "one-a", taken_back)
+                await connection.execute(INSERT, "one-a", kept)
+    async with fleet.write("questions", key="one-a", session=True) as connection, connection.transaction():
+        await connection.execute(INSERT, "one-a", later)
+    rows = await owner.fetch("select id from questions where id = any($1)", [kept, taken_back, later])
+    assert {row["id"] for row in rows} == {kept, later}
+
+
 async def count(fleet: Fleet) -> int:
     async with fleet.write("questions", key="one-a") as connection:
         return int(await connection.fetchval("select count(*) from questions where subject = 'one-a'"))

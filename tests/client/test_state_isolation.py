@@ -100,6 +100,7 @@ STATEMENTS = [
     "insert into triggered (subject) select set_config('my.a', 'left', false)",
     "update triggered set subject = set_config('my.a', 'left', false)",
     "explain analyze select set_config('my.a', 'left', false)",
+    "explain analyze create temp table mine as select 1 as x",
     "select setseed(0.5), set_config('my.a', 'left', false)",
 ]
 

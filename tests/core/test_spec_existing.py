@@ -94,6 +94,10 @@ ERRORS = [
         with_a("{home: us, primary: 'host=h user=u sslmode=prefer'}"),
         codes.DSN, "4: 'host=h user=u s", "sslmode=require, verify-full or disable",
     ),
+    (
+        ONE + "pools: {max_connections: 40, processes: 4, per_process: 5}\n",
+        codes.CONNECTIONS, "4: 4, per_process:", "per_process: 3",
+    ),
     *((with_a(f"{{home: us, primary: {dsn}}}"), codes.SECRET_IN_FILE, f"4: {dsn[:16]}", "env:A_DSN") for dsn in SECRETS),
 ]  # fmt: skip
 

@@ -98,7 +98,7 @@ class Shape:
     """What the text shows.
 
     :param first: its first word. :param calls: names before a parenthesis, folded.
-    :param alone: one statement, and no ``select … into``.
+    :param alone: one statement, and no ``select … into``, nor EXPLAIN of one that makes or executes something.
     """
 
     first: str
@@ -123,7 +123,8 @@ def shape_of(found: Sequence[Lexeme]) -> Shape:
         # "(select 1) union …" begins with a parenthesis: rows all the same, but not worth a grammar.
         return Shape("")
     calls: set[str] = set()
-    alone = True
+    # EXPLAIN ANALYZE runs what it explains: also CREATE TEMP TABLE … AS, EXECUTE and DECLARE.
+    alone = found[0][1] != "explain" or not any(("word", made) in found for made in ("create", "execute", "declare"))
     before: Lexeme = ("sign", ";")
     for at, (kind, text) in enumerate(found):
         if (kind == "sign" and text == ";") or (kind == "word" and text == "into" and before[1] not in ("insert", "merge")):
