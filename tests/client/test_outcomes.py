@@ -95,7 +95,7 @@ async def test_a_savepoint_inside_a_block_takes_back_its_part(fleet: Fleet, owne
     kept, taken_back, later = uuid4(), uuid4(), uuid4()
     async with fleet.write("questions", key="one-a") as connection:
         await connection.execute(INSERT, "one-a", kept)
-        with pytest.raises(asyncpg.UniqueViolationError):
+        with pytest.raises(asyncpg.UniqueViolationError):  # noqa: PT012 - a savepoint is what is tested
             async with connection.transaction():
                 await connection.execute(INSERT, "one-a", taken_back)
                 await connection.execute(INSERT, "one-a", kept)
