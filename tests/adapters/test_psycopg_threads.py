@@ -107,12 +107,12 @@ def test_a_commit_whose_wait_for_the_replicas_is_cancelled_is_not_called_done(fl
 
 
 def test_a_write_that_leaves_a_row_can_be_asked(fleet: Fleet, servers: Bank) -> None:
-    with servers.nobody_confirms():
-        with (  # noqa: PT012 - the block is what is tested
-            pytest.raises(pgfleet.OutcomeUnknown) as told,
-            fleet.write("questions", key="PMP", deadline=0.6, resolvable=True) as conn,
-        ):
-            conn.execute(INSERT, ["asked"])
+    with (
+        servers.nobody_confirms(),
+        pytest.raises(pgfleet.OutcomeUnknown) as told,
+        fleet.write("questions", key="PMP", deadline=0.6, resolvable=True) as conn,
+    ):
+        conn.execute(INSERT, ["asked"])
     assert fleet.resolve(told.value) == "committed"
     with fleet.write("questions", key="PMP") as conn:
         assert one(conn, COUNT, "asked") == 1
