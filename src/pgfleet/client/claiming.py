@@ -15,7 +15,6 @@ from pgfleet.client.repair import Repair
 from pgfleet.errors import AlreadyClaimed, ClaimVoided, DeadlineExceeded, NotTheirs, OutcomeUnknown, Unreachable
 from pgfleet.routing.lookup import Address, Entry, Undecided
 from pgfleet.runtime.clock import Deadline
-from pgfleet.runtime.sql import Connection
 
 #: Told of each shard on which this caller has marked a value as given up: what it reads there later, on replicas too, is the
 #: mark or what came of it.
@@ -29,9 +28,10 @@ async def write_outcome(connection: asyncpg.Connection[Any], write: UUID) -> Non
 
     :raises ClaimVoided: that was done already; roll back.
     """
-    # The client's own connections know that this leaves nothing behind.
-    ask = connection.own if isinstance(connection, Connection) else connection.fetchrow
-    if await ask(WRITE_OUTCOME, write) is None:
+    # The client's own connections are told that this leaves nothing behind. (asyncpg's metaclass calls every connection of its an
+    # instance of every class of connections.)
+    own = getattr(connection, "own", None)
+    if await (own or connection.fetchrow)(WRITE_OUTCOME, write) is None:
         raise ClaimVoided("the values were reserved too long before the transaction began, and another write took them")
 
 
