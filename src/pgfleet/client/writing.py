@@ -109,7 +109,7 @@ class Writer:
         :raises NotOwned: the map has not changed, so the call's key is not that of its rows.
         """
         before = self._placed.now.epoch
-        with suppress(ValueError):
+        with suppress(ValueError, TimeoutError):
             async with asyncio.timeout(max(0.0, deadline.left())):
                 await self._placed.refresh()
         if self._placed.now.epoch == before and times > 1 and sqlstate(error) == NOT_OWNED:
