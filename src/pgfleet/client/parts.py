@@ -47,6 +47,7 @@ class Parts:
         self._writer: Writer | None = None
 
     async def start(self) -> None:
+        self.router.epoch_changed(self.opened.placement.epoch)
         await self.router.start()
         ask_shards = self.pooled.newest_map if self.pooled is not None else lambda: newest_map(self.router)
         self._placed = Placed(self.opened.placement, self.router.etcd, ask_shards, self._told)

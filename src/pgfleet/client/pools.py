@@ -165,7 +165,12 @@ class NodePool:
     async def _open(self, deadline: Deadline) -> Connection:
         self._opening += 1
         try:
-            connection = await self._connect(deadline)
+            while True:
+                settings = self.settings
+                connection = await self._connect(deadline)
+                if settings is self.settings:
+                    break
+                connection.terminate()  # it was reopened meanwhile: this one would claim what is not so any more
         except BaseException:
             self._opening -= 1
             self._budget.freed()

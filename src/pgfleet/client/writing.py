@@ -161,9 +161,11 @@ class Writer:
             try:
                 try:
                     yield connection
-                except BaseException:
+                except Exception:
+                    # One that is cancelled or late is cut off as it is; what cannot be rolled back is not used again.
                     if not connection.is_closed():
-                        await connection.control("rollback")
+                        with suppress(asyncpg.PostgresError, *BROKEN):
+                            await connection.control("rollback")
                     raise
             except asyncpg.PostgresError as error:
                 if sqlstate(error) in (OLD_EPOCH, NOT_OWNED):
