@@ -17,7 +17,7 @@ from pgfleet.prove.questions import subjects
 from pgfleet.prove.runs.ground import ground
 from pgfleet.prove.show import Show
 from pgfleet.prove.stage import Stage
-from pgfleet.prove.storm import Stormed, storm
+from pgfleet.prove.storm import Blow, Stormed, storm
 from pgfleet.prove.strikes import DEATHS, KINDS, draw
 
 FAULTS, CALLERS, EVERY = 200, 8, 0.16
@@ -36,6 +36,9 @@ TEXT = (
     " one process that waited longest, which itself writes only every 160 ms. The whole run takes about 35 minutes."
 )
 GAPS = ("fault", "n", "gap: median s", "p95 s", "max s", "slowest: median s", "max s", "whole again: median s", "max s")
+
+
+BLOWS = ("fault", "shard", "what", "gap s", "slowest s", "whole again s", "told")
 
 
 async def run(show: Show, rounds: int | None) -> Page:
@@ -80,6 +83,7 @@ def page(found: Stormed, seed: int) -> Page:
             Part(GAPS, tuple(_gaps(found, kind) for kind in ("all deaths", *KINDS))),
             Part(("what", "how many"), tuple(_totals(found)), "What was said of the writes, and what the database holds:"),
             Part(("call and error", "how many"), tuple(found.errors.items()), "What calls ended with:"),
+            Part(BLOWS, tuple(_blow(found, number, blow) for number, blow in enumerate(found.blows, 1)), "Fault by fault:"),
         ),
         tuple(limits),
         (*found.broken, *_examples(found)),
@@ -96,6 +100,11 @@ def _gaps(found: Stormed, kind: str) -> tuple[Any, ...]:
         kind, len(blows), quantile(gaps, 0.5), quantile(gaps, 0.95), max(gaps), quantile(slowest, 0.5), max(slowest),
         quantile(whole, 0.5), max(whole),
     )  # fmt: skip
+
+
+def _blow(found: Stormed, number: int, blow: Blow) -> tuple[Any, ...]:
+    strike = blow.strike
+    return number, strike.shard, strike.kind, found.gap(blow), found.slowest(blow), blow.until - blow.at, blow.told
 
 
 def _totals(found: Stormed) -> list[tuple[str, int]]:
