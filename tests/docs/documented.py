@@ -62,7 +62,8 @@ def is_a(kind: str, value: Any) -> bool:
     nullable = kind.endswith(" or null")
     if value is None:
         return nullable
-    wanted: Any = TYPES[kind.removesuffix(" or null")]
+    kind = kind.removesuffix(" or null")
+    wanted: Any = TYPES[kind]
     return isinstance(value, wanted) and (kind == "true or false" or not isinstance(value, bool))
 
 

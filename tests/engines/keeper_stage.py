@@ -21,6 +21,7 @@ from pgfleet.runtime.process import environment, every_pid, look_at
 NODE = """
 trap 'rm -f "$1"; exit 0' TERM
 trap 'echo reloaded' HUP
+echo listening
 setsid sh -c 'test -z "$1" || echo $$ > "$1"; exec sleep 1000' - "$1" &
 while :; do sleep 1000 & wait $!; done
 """

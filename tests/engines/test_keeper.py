@@ -177,6 +177,9 @@ async def test_sync_does_what_differs_and_nothing_else(here: Stage) -> None:
     kept, changed = sleeper(here.folder, "etcd/1"), sleeper(here.folder, "pgbouncer/a")
     reread, gone = node(here.folder, digest="1", on_change="reload"), sleeper(here.folder, "gone/b")
     before = await here.begin(kept, changed, reread, gone)
+    await _until_logged(
+        reread.log, "listening"
+    )  # the first process of a namespace does not get a signal that it has no handler for
     assert await here.client.sync() == ()
     here.write(kept, replace(changed, digest="2"), replace(reread, digest="2"), sleeper(here.folder, "new/c"))
     actions = await here.client.sync()
