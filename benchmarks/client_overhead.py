@@ -158,8 +158,8 @@ async def measured(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
         bare: dict[bool, list[asyncpg.Connection[Any]]] = {}
         for which, node in nodes.items():
             assert node is not None
-            pools[which] = await stack.enter_async_context(pool_of(node, opened.login))
-            bare[which] = [await connection_of(node, opened.login) for _ in range(TASKS)]
+            pools[which] = await stack.enter_async_context(pool_of(node, opened.login_of(node)))
+            bare[which] = [await connection_of(node, opened.login_of(node)) for _ in range(TASKS)]
             for connection in bare[which]:
                 stack.push_async_callback(connection.close)
 
@@ -216,7 +216,7 @@ async def measured(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
         shards = []
         for shard in fleet.shards:
             node = next(n for n in opened.book.nodes if n.name.shard == shard and n.name.region == REGION)
-            shards.append(await stack.enter_async_context(pool_of(node, opened.login)))
+            shards.append(await stack.enter_async_context(pool_of(node, opened.login_of(node))))
         scatter = await gathered(fleet, shards, rounds, seconds)
         return {
             "tasks": TASKS, "rounds": rounds, "seconds": seconds, "operations": [*results, scatter],
