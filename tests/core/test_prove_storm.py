@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgfleet.prove.ledger import Entry, Said, reckon
-from pgfleet.prove.strikes import KINDS, STOP_LONGEST, STOP_SHORTEST, draw, gap_around
+from pgfleet.prove.strikes import APART, KINDS, STOP_LONGEST, STOP_SHORTEST, draw, gap_around
 
 SHARDS = ("certification", "stem", "humanities", "test-prep")
 
@@ -41,6 +41,7 @@ def test_every_kind_is_as_frequent_and_no_shard_is_struck_twice_at_once(seed: in
     assert all(1 <= len(group) <= at_once and len({s.shard for s in group}) == len(group) for group in groups)
     counts = Counter(strike.kind for strike in strikes)
     assert max(counts.values(), default=0) - min((counts[kind] for kind in KINDS), default=0) <= 1
+    assert all(group[0].after == 0 and all(0 <= s.after <= APART for s in group) for group in groups)
     assert all((STOP_SHORTEST <= s.seconds <= STOP_LONGEST) == (s.kind == "stop") for s in strikes)
 
 

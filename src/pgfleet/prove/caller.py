@@ -59,8 +59,8 @@ class Order:
     ledger: str
     seed: int
     every: float
-    readers: int = 2
-    think: float = 0.05
+    readers: int = 1
+    think: float = 0.1
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

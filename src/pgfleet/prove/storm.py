@@ -147,6 +147,7 @@ async def _strike_all(stage: Stage, group: Sequence[Strike]) -> list[Blow]:
 
 
 async def _strike(stage: Stage, strike: Strike, primary: NodeName) -> Blow:
+    await asyncio.sleep(strike.after)
     at, told = await _made(stage, strike, primary)
     await asyncio.sleep(max(0.0, at + AFTER - time.monotonic()))
     await stage.whole([strike.shard])

@@ -14,17 +14,24 @@ DEATHS = ("crash", "patroni", "postmaster")
 KINDS = (*DEATHS, "stop", "switchover")
 #: Seconds that a stopped node stays so, from and to: on both sides of the keeper's patience with a stopped primary.
 STOP_SHORTEST, STOP_LONGEST = 1.0, 5.0
+#: Seconds by which what is struck at the same time comes after the first, at most: their repairs overlap, their elections now and
+#: then. (Two cores elect two primaries in the time that four would, were each on machines of its own.)
+APART = 4.0
 #: Seconds before a fault in which a last write surely was acknowledged.
 LEAD = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """One fault on the primary of ``shard``. :param seconds: how long it is stopped; 0 where nothing is."""
+    """One fault on the primary of ``shard``.
+
+    :param seconds: how long it is stopped; 0 where nothing is. :param after: seconds after the first of its group.
+    """
 
     shard: str
     kind: str
     seconds: float = 0.0
+    after: float = 0.0
 
 
 def draw(seed: int, count: int, shards: Sequence[str], at_once: int = 2) -> list[tuple[Strike, ...]]:
@@ -42,7 +49,9 @@ def draw(seed: int, count: int, shards: Sequence[str], at_once: int = 2) -> list
     found = []
     while kinds:
         struck = [(shard, kinds.pop()) for shard in chance.sample(list(shards), min(at_once, len(kinds)))]
-        found.append(tuple(Strike(shard, kind, _seconds(kind, chance)) for shard, kind in struck))
+        apart = [0.0, *(round(chance.uniform(0.0, APART), 2) for _ in struck[1:])]
+        group = [Strike(shard, kind, _seconds(kind, chance), after) for (shard, kind), after in zip(struck, apart, strict=True)]
+        found.append(tuple(group))
     return found
 
 
