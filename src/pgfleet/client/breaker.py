@@ -37,21 +37,26 @@ class Breaker:
 
     def suspect(self, node: NodeAddress, fell_silent: Callable[[], None]) -> None:
         """``node`` has not answered for a moment: ask it. :param fell_silent: called if it does not answer that either."""
-        if node.name in self._asking:
-            return
 
         async def look() -> None:
             if not await self._answers(node):
                 self.silent.add(node.name)
                 self._changed(node.name)
                 fell_silent()
+            # Somebody else may have found it silent meanwhile, and has relied on us to find out when it speaks.
+            if node.name in self.silent:
                 await self._until_it_speaks(node)
 
-        self._start(node, look())
+        if not self._is_asked(node):
+            self._start(node, look())
 
     def _ask(self, node: NodeAddress) -> None:
-        if node.name not in self._asking:
+        if not self._is_asked(node):
             self._start(node, self._until_it_speaks(node))
+
+    def _is_asked(self, node: NodeAddress) -> bool:
+        task = self._asking.get(node.name)
+        return task is not None and not task.done()
 
     async def _until_it_speaks(self, node: NodeAddress) -> None:
         while not await self._answers(node):
@@ -66,7 +71,11 @@ class Breaker:
     def _start(self, node: NodeAddress, work: Coroutine[Any, Any, None]) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._asking[node.name] = task
-        task.add_done_callback(lambda _: self._asking.pop(node.name, None))
+        task.add_done_callback(lambda done: self._ended(node.name, done))
+
+    def _ended(self, name: NodeName, task: asyncio.Task[None]) -> None:
+        if self._asking.get(name) is task:  # else it was followed by another before we heard of its end
+            del self._asking[name]
 
     async def aclose(self) -> None:
         tasks = list(self._asking.values())

@@ -94,7 +94,13 @@ class NodePool:
 
     @property
     def waits_since(self) -> float:
-        return self._waiting[0][0] if self._waiting else float("inf")
+        return self._waiting[0][0] if self._in_line() else float("inf")
+
+    def _in_line(self) -> bool:
+        """Whether anybody waits still: who has left stands in the line, and what is freed is not for them."""
+        while self._waiting and self._waiting[0][1].done():
+            self._waiting.popleft()
+        return bool(self._waiting)
 
     # -- borrowing ---------------------------------------------------------------------------------------------------------
 
@@ -120,7 +126,7 @@ class NodePool:
                 raise FleetClosed("this fleet was closed")
             connection = self.take()
             if connection is None:
-                if not self._waiting and self._budget.room(self):
+                if not self._in_line() and self._budget.room(self):
                     return await self._open(deadline)
                 connection = await self._turn(deadline)
                 if connection is None:
@@ -132,15 +138,17 @@ class NodePool:
             self._lent.discard(connection)
             self._cleaning += 1
             connection.touched = True
+            clean = False
             try:
                 clean = await self._clean(connection)
             finally:
                 self._cleaning -= 1
+                if not clean:
+                    connection.terminate()
+                    self._budget.freed()
             if clean:
                 self._lend(connection)
                 return connection
-            connection.terminate()
-            self._budget.freed()
 
     async def _turn(self, deadline: Deadline) -> Connection | None:
         """Wait in line; what was handed over, or None: there is room for another."""
