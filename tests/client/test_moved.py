@@ -6,19 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from tests.engines.etcd_members import etcd_members
 from tests.engines.replicated import Replicated, replicated
 
 import pgfleet
 from pgfleet.client.fleet import Fleet
+from pgfleet.client.placed import KEY as MAP
 from pgfleet.control.connect import tls
 from pgfleet.errors import DeadlineExceeded, NotOwned, OutcomeUnknown, PlacementMoved
 from pgfleet.providers.ownership import change_map
 from pgfleet.routing.placement import Placement
 from pgfleet.runtime.sql import Connection, Login, connect
+from pgfleet.topology.etcd import EtcdClient
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(180)]
 
@@ -130,6 +134,7 @@ async def test_a_frozen_client_does_nothing_wrong(stage: Replicated, fleet: Flee
         await asyncio.sleep(0.001)
 
     monkeypatch.setattr(fleet._open.placed, "refresh", never)
+    monkeypatch.setattr(fleet._open.placed, "doubt", never)
     keys = [f"k-{uuid4()}" for _ in range(4)]
     homes = {key: fleet.explain("questions", key=key).shard for key in keys}
     acknowledged: list[tuple[str, object]] = []
@@ -173,6 +178,27 @@ async def test_a_frozen_client_does_nothing_wrong(stage: Replicated, fleet: Flee
     assert refused > 0
     for key, row in acknowledged:
         assert await where(stage, row) == [homes[key]]
+
+
+async def test_a_change_that_was_ended_before_etcd_told_it_blocks_no_writer(
+    stage: Replicated, fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, row = f"k-{uuid4()}", uuid4()
+    placed = fleet._open.placed
+    before = placed.now
+    home = fleet.explain("questions", key=key).shard
+    other = "two" if home == "one" else "one"
+    with etcd_members(tmp_path, 1) as members:
+        async with EtcdClient(members.urls, timeout=3.0) as etcd:
+            await etcd.put(MAP, before.to_json())
+            monkeypatch.setattr(placed, "_etcd", etcd)
+            await put(stage, **{key: other})
+            await placed.refresh()
+            assert placed.now.epoch == before.epoch, "etcd is believed while nobody is refused"
+            assert await fleet.execute("questions", INSERT, key, row, key=key) == "INSERT 0 1"
+            assert await where(stage, row) == [other]
+            await placed.refresh()
+            assert placed.now.epoch == before.epoch + 1, "it never goes back"
 
 
 async def test_the_shards_alone_tell_the_new_map(stage: Replicated, fleet: Fleet) -> None:

@@ -178,7 +178,7 @@ class Guide:
         before = placed.now.epoch
         with suppress(ValueError, TimeoutError):
             async with asyncio.timeout(max(0.0, deadline.left())):
-                await placed.refresh()
+                await placed.doubt()
         stays = placed.now.epoch == before and placed.now.shard(aim.table, aim.key, aim.second).shard == aim.shard
         if stays and getattr(error, "sqlstate", None) == NOT_OWNED:
             message = f"{aim.shard} does not own a row that was written to {aim.table} under key {aim.key!r}"

@@ -2,13 +2,15 @@
 
 The map has an epoch. Shards refuse writes that were opened under an old one, so a client that missed a change is told by its
 first write. Reads are not refused; they are bounded by the lease: whoever moves rows keeps the old copy for longer than it.
+A change is in force on the shards before etcd tells it, and may be ended in between: whoever was refused asks them too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from pgfleet.errors import EtcdRefused, EtcdUnreachable
 from pgfleet.routing.placement import Placement
@@ -32,7 +34,7 @@ class Placed:
         self.now = placement
         self._etcd, self._ask_shards, self._told = etcd, ask_shards, told
         self._task: asyncio.Task[None] | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._readings: dict[Callable[[], Any], asyncio.Task[None]] = {}
 
     async def start(self) -> None:
         """Read once, then follow."""
@@ -40,25 +42,41 @@ class Placed:
         self._task = asyncio.get_running_loop().create_task(self._follow())
 
     async def refresh(self) -> None:
-        """Read the map now; callers at the same time share one reading."""
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.get_running_loop().create_task(self._read())
-        await asyncio.shield(self._reading)
+        """Read the map now: etcd's, and where that is silent the newest of the shards."""
+        await self._shared(self._read)
+
+    async def doubt(self) -> None:
+        """A shard refused: where etcd has no newer map, what do the shards go by?"""
+        await self._shared(self._read_until_newer)
+
+    async def _shared(self, read: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Callers at the same time share one reading."""
+        task = self._readings.get(read)
+        if task is None or task.done():
+            task = self._readings[read] = asyncio.get_running_loop().create_task(read())
+        await asyncio.shield(task)
 
     async def _read(self) -> None:
-        found: Placement | None = None
-        if self._etcd is not None:
-            with contextlib.suppress(EtcdUnreachable, EtcdRefused):
-                seen = await self._etcd.range(KEY)
-                if seen.first is not None:
-                    found = Placement.from_json(seen.first.value)
-        if found is None:
-            found = await self._ask_shards()
-        if found is not None:
-            self._learn(found)
+        found = await self._of_etcd()
+        self._learn(found if found is not None else await self._ask_shards())
 
-    def _learn(self, found: Placement) -> None:
-        if found.epoch > self.now.epoch:
+    async def _read_until_newer(self) -> None:
+        before = self.now.epoch
+        self._learn(await self._of_etcd())
+        if self.now.epoch == before:
+            self._learn(await self._ask_shards())
+
+    async def _of_etcd(self) -> Placement | None:
+        if self._etcd is None:
+            return None
+        try:
+            seen = await self._etcd.range(KEY)
+        except (EtcdUnreachable, EtcdRefused):
+            return None
+        return None if seen.first is None else Placement.from_json(seen.first.value)
+
+    def _learn(self, found: Placement | None) -> None:
+        if found is not None and found.epoch > self.now.epoch:
             self.now = found
             self._told(found)
 
@@ -69,7 +87,7 @@ class Placed:
                 await self.refresh()
 
     async def aclose(self) -> None:
-        tasks = [task for task in (self._task, self._reading) if task is not None]
+        tasks = [*self._readings.values(), *([] if self._task is None else [self._task])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

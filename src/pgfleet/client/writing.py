@@ -111,7 +111,7 @@ class Writer:
         before = self._placed.now.epoch
         with suppress(ValueError, TimeoutError):
             async with asyncio.timeout(max(0.0, deadline.left())):
-                await self._placed.refresh()
+                await self._placed.doubt()
         if self._placed.now.epoch == before and times > 1 and sqlstate(error) == NOT_OWNED:
             detail = getattr(error, "detail", None)
             raise NotOwned(
@@ -198,7 +198,7 @@ class Writer:
         before = self._placed.now.epoch
         with suppress(ValueError, TimeoutError):
             async with asyncio.timeout(max(0.0, deadline.left())):
-                await self._placed.refresh()
+                await self._placed.doubt()
         if sqlstate(error) == NOT_OWNED and self._placed.now.epoch == before and self.shard(write) == shard:
             await self._moved(write, error, 2, deadline)
         raise PlacementMoved(f"{write.key!r} of {write.table} is not written on {shard} any more", seen=[str(error)]) from error
