@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgfleet.client import pools
-from pgfleet.client.pools import Budget, NodePool
+from pgfleet.client.budget import Budget
+from pgfleet.client.pools import NodePool
+from pgfleet.errors import FleetClosed
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import NodeName
 from pgfleet.runtime.clock import Deadline
@@ -118,6 +120,54 @@ async def test_a_session_that_is_given_up_while_it_is_made_clean_makes_room(two:
     async with asyncio.timeout(0.5):
         assert (await waits).is_closed() is False
     assert (reads.open, writes.open) == (0, 1)
+
+
+async def test_who_leaves_before_a_connection_is_made_leaves_it_to_the_next(
+    two: tuple[NodePool, NodePool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, writes = two
+    go, made = asyncio.Event(), 0
+
+    async def connect(*_: Any, **__: Any) -> Connected:
+        nonlocal made
+        made += 1
+        await go.wait()
+        return Connected()
+
+    monkeypatch.setattr(pools, "connect", connect)
+    leaves = borrows(reads)
+    with pytest.raises(TimeoutError):
+        await reads.acquire(Deadline.after(0.01))
+    await asyncio.sleep(0)
+    leaves.cancel()
+    await asyncio.wait([leaves])
+    assert (made, reads.open) == (1, 1), "it is still being made"
+    elsewhere = borrows(writes)
+    stays = borrows(reads)
+    await asyncio.sleep(0.01)
+    go.set()
+    async with asyncio.timeout(0.5):
+        reads.release(await stays)
+        assert (await elsewhere).is_closed() is False
+    assert made == 2, "the first one made way for the other pool's"
+
+
+async def test_who_closes_tells_those_who_wait_for_a_connection(
+    two: tuple[NodePool, NodePool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect(*_: Any, **__: Any) -> Connected:
+        await asyncio.sleep(60)
+        return Connected()
+
+    monkeypatch.setattr(pools, "connect", connect)
+    pool, _ = two
+    waits = borrows(pool)
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(0.5):
+        await pool.aclose()
+        with pytest.raises(FleetClosed):
+            await waits
+    assert pool.open == 0
 
 
 DEEDS = ("borrow", "borrow fresh", "leave", "give back", "cut off", "server cuts", "drop", "turn")

@@ -30,12 +30,12 @@ class Answering:
     def terminate(self) -> None:
         self.open = False
 
-    async def fetchrow(self, sql: str) -> tuple[bool, int, int]:
+    async def fetch(self, sql: str) -> list[tuple[bool, int, int]]:
         assert not self.busy
         self.busy = True
         await asyncio.sleep(0.01)
         self.busy = False
-        return True, 100, 1
+        return [(True, 100, 1)]
 
 
 @pytest.fixture

@@ -41,6 +41,12 @@ def test_replicas_equally_near_take_turns() -> None:
     assert [read(route, turn=turn) for turn in range(4)] == ["eu-west-1", "eu-west-2"] * 2
 
 
+def test_of_replicas_equally_near_the_shorter_line_is_joined() -> None:
+    route = shard(node("eu-west", 1), node("eu-west", 2), node("us-west"))
+    lines = {"eu-west-1": 3, "eu-west-2": 1, "us-west-1": 0}
+    assert {read(route, turn=turn, line=lambda name: lines[name.member]) for turn in range(4)} == {"eu-west-2"}
+
+
 def test_without_replicas_the_primary_reads() -> None:
     choice = choose_read(shard(node("eu-west", silent=True), node("us-west", serves=False)), region="eu-west", turn=0)
     assert choice is not None

@@ -267,6 +267,35 @@ async def test_a_stopped_primary_is_fenced_and_acknowledges_nothing_more(running
     assert gap < 30
 
 
+async def test_a_new_primary_says_itself_where_the_timelines_before_it_ended(
+    running_fleet: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patroni notes it in etcd seconds after the promotion, here never: who reads by an older token does not wait for that."""
+    monkeypatch.setattr("pgfleet.facts.topology._ends", lambda value: {})
+    async with pgfleet.connect(running_fleet.folder) as fleet:
+        row = uuid.uuid4()
+        await fleet.execute("questions", "insert into questions values ($1, $2, 'x')", "AWS", row, key="AWS", deadline=30)
+        await asyncio.to_thread(running_fleet.run, "switchover", "one")
+        found = await fleet.fetch("questions", "select id from questions where id = $1", row, key="AWS", deadline=10)
+        assert [one["id"] for one in found] == [row]
+        router = fleet._open.router
+        primary = router.primary("one")
+        assert primary is not None
+        async with fleet.write("questions", key="AWS") as connection:
+            told = {line[0]: line[1] for line in await connection.fetch("select timeline, ended from pgfleet.timelines()")}
+        assert router.lineage("one").ends == told
+        assert list(told) == list(range(1, router.lineage("one").timeline))
+        monkeypatch.undo()
+    for _ in range(100):
+        async with pgfleet.connect(running_fleet.folder) as fleet:
+            if fleet._open.router.lineage("one").ends == told:  # Patroni's own note, at last
+                break
+        await asyncio.sleep(0.1)
+    else:
+        raise AssertionError(told)
+    await whole(running_fleet)
+
+
 async def test_a_switchover_fails_no_call(running_fleet: Stage) -> None:
     before = (await asyncio.to_thread(running_fleet.shard, "one"))["primary"]["node"]
 

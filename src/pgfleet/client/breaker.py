@@ -26,6 +26,7 @@ class Breaker:
     def __init__(self, prober: Prober, changed: Callable[[NodeName], None]) -> None:
         self._prober, self._changed = prober, changed
         self._asking: dict[NodeName, asyncio.Task[None]] = {}
+        self._closed = False
         self.silent: set[NodeName] = set()
 
     def opened(self, node: NodeAddress) -> None:
@@ -69,6 +70,9 @@ class Breaker:
         return await self._prober.ask(node, seconds=ANSWERS_WITHIN) is not None or self._prober.refused.get(node.name) == FULL
 
     def _start(self, node: NodeAddress, work: Coroutine[Any, Any, None]) -> None:
+        if self._closed:
+            work.close()
+            return
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._asking[node.name] = task
         task.add_done_callback(lambda done: self._ended(node.name, done))
@@ -78,6 +82,7 @@ class Breaker:
             del self._asking[name]
 
     async def aclose(self) -> None:
+        self._closed = True
         tasks = list(self._asking.values())
         for task in tasks:
             task.cancel()

@@ -209,3 +209,6 @@ class Mute(Prober):
 
     async def ask(self, node: NodeAddress, *, seconds: float | None = None, question: str = ASK) -> OwnWord | None:
         return None
+
+    async def history(self, node: NodeAddress) -> dict[int, int] | None:
+        return None

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 import asyncpg
 
+from pgfleet.client.budget import Budget
 from pgfleet.client.catalogue import Catalogue
 from pgfleet.client.lasting import Leaves, Left
 from pgfleet.client.open import Opened
-from pgfleet.client.pools import RESET_SECONDS, Budget, NodePool
+from pgfleet.client.pools import RESET_SECONDS, NodePool
 from pgfleet.client.trouble import BROKEN
 from pgfleet.errors import NoPooler, SessionState
 from pgfleet.facts.addresses import READS_BEGIN, NodeAddress, PoolerAddress, read_only_database, read_write_database
 from pgfleet.names import NodeName
-from pgfleet.runtime.clock import Deadline, monotonic
+from pgfleet.runtime.clock import monotonic
 from pgfleet.runtime.pooled import PooledConnection, connect_pooled
 from pgfleet.runtime.sql import Connection, Login
 
@@ -36,16 +37,17 @@ NO_NODE = 0
 class PoolerPool(NodePool):
     """Connections to one database of a pooler, which stands for the primary or the replicas of ``shard``.
 
-    :param login: to that database. :param gate: how many may be opened at once. :param reads: whether it leads to replicas.
+    :param login: to that database. :param gate: how many may be opened at once. :param absent: told that nobody answered.
+    :param reads: whether it leads to replicas.
     """
 
     def __init__(
         self, pooler: PoolerAddress, shard: str, login: Login, budget: Budget, catalogue: Catalogue, gate: asyncio.Semaphore,
-        *, reads: bool,
+        absent: Callable[[PoolerPool], None], *, reads: bool,
     ) -> None:  # fmt: skip
         address = NodeAddress(NodeName(shard, pooler.region, NO_NODE), "reader", pooler.host, pooler.port, 0)
         super().__init__(address, login, {}, budget, catalogue)
-        self.pooler, self.reads, self._gate = pooler, reads, gate
+        self.pooler, self.reads, self._gate, self._absent = pooler, reads, gate, absent
         self._plain: set[str] = set()
 
     @property
@@ -57,19 +59,17 @@ class PoolerPool(NodePool):
         """What ``sql`` leaves in its session, by what is known of the shard's database."""
         return self._catalogue.left(sql)
 
-    async def _connect(self, deadline: Deadline) -> Connection:
-        async with asyncio.timeout(max(0.001, deadline.left())):
-            await self._gate.acquire()
-        try:
+    async def _connect(self) -> Connection:
+        async with self._gate:
             connection = await connect_pooled(
                 self.pooler.host, self.pooler.port, self._login, prepared=self.pooler.prepared > 0,
-                returns_to=READS_BEGIN if self.reads else "", plain=self._plain, seconds=max(0.001, min(LOGIN_SECONDS,
-                deadline.left())),
+                returns_to=READS_BEGIN if self.reads else "", plain=self._plain, seconds=LOGIN_SECONDS,
             )  # fmt: skip
-        finally:
-            self._gate.release()
         connection.watched_by(partial(self._look, connection))
         return connection
+
+    def _not_made(self) -> None:
+        self._absent(self)
 
     def _lend(self, connection: Connection) -> None:
         super()._lend(connection)
@@ -152,7 +152,7 @@ class Pooler:
             login = replace(self._opened.login_of(node), database=database)
             budget = self._budgets.setdefault((pooler.region, shard), Budget(self._size))
             catalogue = self._catalogues.setdefault(shard, Catalogue())
-            self._pools[key] = PoolerPool(pooler, shard, login, budget, catalogue, self._gate, reads=reads)
+            self._pools[key] = PoolerPool(pooler, shard, login, budget, catalogue, self._gate, self.absent, reads=reads)
         return self._pools[key]
 
     @property

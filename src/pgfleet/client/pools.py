@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import asyncpg
 
+from pgfleet.client.budget import Budget
 from pgfleet.client.catalogue import Catalogue
 from pgfleet.client.trouble import BROKEN
 from pgfleet.errors import CannotConnect, FleetClosed
@@ -21,35 +23,12 @@ from pgfleet.facts.addresses import NodeAddress
 from pgfleet.runtime.clock import Deadline
 from pgfleet.runtime.sql import CONNECT_SECONDS, Connection, Login, connect
 
+T = TypeVar("T")
+
 #: Seconds for discarding a session; a server that cannot do this quickly is not one to keep a connection to.
 RESET_SECONDS = 2.0
 #: Seconds without any answer, while statements wait for one, after which the node is looked at.
 SILENCE = 0.5
-
-
-class Budget:
-    """How many connections one process opens to one node: what its pools share.
-
-    :param size: at most.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.pools: list[NodePool] = []
-        self.waiters = 0
-
-    @property
-    def used(self) -> int:
-        return sum(pool.open for pool in self.pools)
-
-    def room(self, asking: NodePool) -> bool:
-        """Whether ``asking`` may open one more; an idle connection of another pool makes way."""
-        return self.used < self.size or any(pool.spare() for pool in self.pools if pool is not asking)
-
-    def freed(self) -> None:
-        """A connection is gone: whoever waits longest may open one."""
-        if self.waiters:
-            min(self.pools, key=lambda pool: pool.waits_since).wake()
 
 
 class NodePool:
@@ -69,7 +48,7 @@ class NodePool:
         self._lent: set[Connection] = set()
         self._opening = 0
         self._waiting: deque[tuple[float, asyncio.Future[Connection | None]]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._cleaning = 0
         self._closed = False
         self.answers = 0
@@ -171,26 +150,25 @@ class NodePool:
             self._budget.waiters -= 1
 
     async def _open(self, deadline: Deadline) -> Connection:
+        """One more connection. Whoever leaves before it is made leaves it to the next one: a making that is cut off costs the
+        node as much, and brings nobody anything."""
         self._opening += 1
+        making = self._spawn(self._make())
         try:
-            while True:
-                settings = self.settings
-                connection = await self._connect(deadline)
-                if settings is self.settings:
-                    break
-                connection.terminate()  # it was reopened meanwhile: this one would claim what is not so any more
-        except BaseException:
-            self._opening -= 1
-            self._budget.freed()
+            async with asyncio.timeout(max(0.0, deadline.left())):
+                connection = await asyncio.shield(making)
+        except BaseException as error:
+            if making.done():
+                self._made_for_nobody(making)
+            else:
+                making.add_done_callback(self._made_for_nobody)
+            if isinstance(error, TimeoutError):
+                self._not_made()
+            if making.cancelled() and self._closed:
+                raise FleetClosed("this fleet was closed") from error
             raise
         self._opening -= 1
-        if self._closed:
-            connection.terminate()
-            raise FleetClosed("this fleet was closed")
-        self._lend(connection)
-        if self._counted is not None:
-            self._counted(self.open)
-            connection.add_termination_listener(self._ended)
+        self._opened(connection)
         if self._catalogue.due:
             try:
                 async with asyncio.timeout(max(0.0, deadline.left())):
@@ -200,13 +178,43 @@ class NodePool:
                 raise
         return connection
 
+    def _opened(self, connection: Connection) -> None:
+        if self._closed:
+            connection.terminate()
+            raise FleetClosed("this fleet was closed")
+        self._lend(connection)
+        if self._counted is not None:
+            self._counted(self.open)
+            connection.add_termination_listener(self._ended)
+
+    def _made_for_nobody(self, making: asyncio.Task[Connection]) -> None:
+        self._opening -= 1
+        if making.cancelled() or making.exception() is not None:
+            self._budget.freed()
+            return
+        with suppress(FleetClosed):
+            self._opened(making.result())
+            self.release(making.result())
+
+    def _not_made(self) -> None:
+        """Somebody's deadline was not enough for a connection: is it the node's fault?"""
+        if self._stuck is not None:
+            self._stuck(self)
+
     def _ended(self, _: object) -> None:
         if self._counted is not None:  # in a moment: whoever ends a connection still counts it while it does
             asyncio.get_running_loop().call_soon(lambda tell: tell(self.open), self._counted)
 
-    async def _connect(self, deadline: Deadline) -> Connection:
-        seconds = max(0.001, min(CONNECT_SECONDS, deadline.left()))
-        return await connect(self.node.host, self.node.port, self._login, settings=self.settings, seconds=seconds)
+    async def _make(self) -> Connection:
+        while True:
+            settings = self.settings
+            connection = await self._connect()
+            if settings is self.settings:
+                return connection
+            connection.terminate()  # it was reopened meanwhile: this one would claim what is not so any more
+
+    async def _connect(self) -> Connection:
+        return await connect(self.node.host, self.node.port, self._login, settings=self.settings)
 
     def _lend(self, connection: Connection) -> None:
         connection.touched = False
@@ -353,10 +361,11 @@ class NodePool:
         while self._waiting:
             self.wake()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _watch_over(self) -> None:
         """One timer a pool while anything is lent, not one a statement: answers of any of them show that the node lives."""

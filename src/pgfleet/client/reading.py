@@ -89,6 +89,8 @@ class Reader:
             return None
         router.turn += 1
         pool = lane.pools[router.turn % len(lane.pools)]
+        if pool.waiting:
+            pool = min(lane.pools, key=_line)
         if wanted.after:
             lsn = router.needed(read.shard, wanted.after)
             if lsn is None or not router.holds(pool.node.name, lsn):
@@ -163,12 +165,14 @@ class Reader:
         wait = patience(read.hedge, latencies)
         asked: list[NodeName] = []
         first = asyncio.ensure_future(self._fetch(read, sql, args, deadline, told=asked, call=call))
+        first.add_done_callback(self._ended)
         second: asyncio.Future[list[asyncpg.Record]] | None = None
         tasks = {first}
         try:
             done, _ = await asyncio.wait(tasks, timeout=wait)
             if not done and latencies.spend():
                 second = asyncio.ensure_future(self._fetch(read, sql, args, deadline, avoid=tuple(asked)))
+                second.add_done_callback(self._ended)
                 tasks.add(second)
                 self.hedges += 1
             while tasks:
@@ -185,9 +189,7 @@ class Reader:
             raise
         finally:
             # The slower one is left to end: cutting it off would cost its connection.
-            for task in tasks:
-                self._losers.add(task)
-                task.add_done_callback(self._ended)
+            self._losers.update(tasks)
 
     #: Second questions that were asked.
     hedges = 0
@@ -223,6 +225,10 @@ class Reader:
         for task in self._losers:
             task.cancel()
         await asyncio.gather(*self._losers, return_exceptions=True)
+
+
+def _line(pool: NodePool) -> int:
+    return pool.waiting
 
 
 def _patience(left: float, *, others: bool) -> float:

@@ -9,10 +9,11 @@ from functools import partial
 from typing import Any, Literal
 
 from pgfleet.client.breaker import Breaker
+from pgfleet.client.budget import Budget
 from pgfleet.client.catalogue import Catalogue
 from pgfleet.client.observing import NOBODY, Observing
 from pgfleet.client.open import Opened
-from pgfleet.client.pools import Budget, NodePool
+from pgfleet.client.pools import NodePool
 from pgfleet.client.positions import Positions
 from pgfleet.errors import FleetClosed
 from pgfleet.facts.addresses import NodeAddress
@@ -136,7 +137,11 @@ class Router:
         if mode == "write":
             return choose_write(route)
         self.turn += 1
-        return choose_read(route, region=self._region, turn=self.turn, avoid=avoid, among=among)
+        return choose_read(route, region=self._region, turn=self.turn, avoid=avoid, among=among, line=self._line)
+
+    def _line(self, node: NodeName) -> int:
+        pool = self._pools.get((node, "read"))
+        return pool.waiting if pool is not None else 0
 
     def route(self, shard: str) -> ShardRoute:
         return self.table.shards.get(shard, ShardRoute(shard))
@@ -257,7 +262,8 @@ class Router:
             self.positions.forget(shard)
             if timeline == known.timeline:
                 timeline = 0  # it has begun another, and has not said which
-        self._has_history(shard, Lineage(timeline, topology.ends or known.ends, topology.system or known.system))
+        ends = view.ends if view.ends is not None else topology.ends or known.ends
+        self._has_history(shard, Lineage(timeline, ends, topology.system or known.system))
         self._publish(shard)
         after = self.route(shard).primary
         if before is not None and topology.primary != before.name:

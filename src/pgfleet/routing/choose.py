@@ -6,7 +6,7 @@ that are equally near take turns. A write goes to the primary.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -90,13 +90,19 @@ def choose_read(
     lag_limit: int = LAG_LIMIT,
     avoid: Collection[NodeName] = (),
     among: Collection[NodeName] | None = None,
+    line: Callable[[NodeName], int] = lambda _: 0,
 ) -> Choice | None:
     """The node for a read, of those that are :func:`readable`; None: no node can be read now.
 
     :param turn: any counter; nodes that are equally good take turns by it.
+    :param line: how many wait for a node already: of those that are equally good the shortest line is joined.
     """
     nodes, why = readable(route, region=region, lag_limit=lag_limit, avoid=avoid, among=among)
-    return Choice(nodes[turn % len(nodes)], why, len(nodes)) if nodes else None
+    if not nodes:
+        return None
+    count = len(nodes)
+    first = min(range(turn, turn + count), key=lambda n: line(nodes[n % count].name)) if count > 1 else 0
+    return Choice(nodes[first % count], why, count)
 
 
 def choose_write(route: ShardRoute) -> Choice | None:

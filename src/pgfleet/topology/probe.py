@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -39,6 +39,8 @@ _ASK_ALL = ASK.replace(
        case when not r.recovering then pg_last_wal_replay_lsn() end
 from (select""",
 )
+#: Of who writes: all timelines before its own, and where each ended (providers/local/timelines.sql).
+HISTORY = "select timeline, ended from pgfleet.timelines()"
 _SETTINGS = {"application_name": "pgfleet probe", "default_transaction_read_only": "on", "statement_timeout": "2000"}
 
 #: Seconds for making a connection, however little time whoever asks first has: of a node that is far away, or on a busy machine,
@@ -63,6 +65,14 @@ class OwnWord:
     replayed: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """:param took: seconds."""
+
+    rows: Sequence[asyncpg.Record]
+    took: float
+
+
 class Prober:
     """Asks nodes, each by one connection at most: who asks meanwhile waits. It is kept for the next one, until :meth:`rest`.
 
@@ -83,12 +93,25 @@ class Prober:
 
     async def ask(self, node: NodeAddress, *, seconds: float | None = None, question: str = ASK) -> OwnWord | None:
         """Its word; None: it gave none in time."""
+        answer = await self._answer(node, question, seconds)
+        if answer is None or not answer.rows:
+            return None
+        row = answer.rows[0]
+        return OwnWord(row[0], row[1], row[2], answer.took, *row[3:])
+
+    async def history(self, node: NodeAddress) -> dict[int, int] | None:
+        """Timeline -> the LSN at which it ended, of all that led to the one that ``node`` writes, as it says itself; None: it
+        does not say (it was prepared by an earlier pgfleet, or is gone)."""
+        answer = await self._answer(node, HISTORY)
+        return None if answer is None else {row[0]: row[1] for row in answer.rows}
+
+    async def _answer(self, node: NodeAddress, question: str, seconds: float | None = None) -> _Answer | None:
         connection: Connection | None = None
         try:
             async with asyncio.timeout(seconds or self._seconds), self._asking.setdefault(node.name, asyncio.Lock()):
                 connection = await self._connected(node)
                 began = monotonic()
-                row = await connection.fetchrow(question)
+                rows = await connection.fetch(question)
         except CannotConnect as error:
             self._heard(node.name, error.state)
             return None
@@ -103,7 +126,7 @@ class Prober:
             raise
         self._heard(node.name, None)
         self._keep(node.name, connection)
-        return None if row is None else OwnWord(row[0], row[1], row[2], monotonic() - began, *row[3:])
+        return _Answer(rows, monotonic() - began)
 
     async def race(self, nodes: Iterable[NodeAddress]) -> dict[NodeName, OwnWord]:
         """Ask all at once: until all have spoken or had their second, or shortly after one said that it takes

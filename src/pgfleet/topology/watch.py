@@ -40,12 +40,15 @@ REREAD = 0.5
 @dataclass(frozen=True, slots=True)
 class ShardView:
     """:param primary: may be written to now; None: nobody may. :param because: a sentence about that.
-    :param draining: a switchover is about to begin."""
+    :param draining: a switchover is about to begin.
+    :param ends: timeline -> the LSN at which it ended, as the primary itself said when it became one; None: it did not. Patroni's
+        note of it in etcd (``topology.ends``) comes two seconds after the promotion."""
 
     topology: ShardTopology
     primary: NodeName | None = None
     because: str = "nobody has looked yet"
     draining: bool = False
+    ends: Mapping[int, int] | None = None
 
 
 class FleetWatch:
@@ -80,6 +83,7 @@ class FleetWatch:
         self._reread_at = dict.fromkeys(self._nodes, float("-inf"))
         self._drained: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     # -- living ----------------------------------------------------------------------------------------------------
 
@@ -93,6 +97,7 @@ class FleetWatch:
         self._spawn(self._stand_in())
 
     async def aclose(self) -> None:
+        self._closed = True  # calls that fail for it are no doubt about anybody
         for handle in self._drained.values():
             handle.cancel()
         tasks = [*self._tasks, *self._settling.values()]
@@ -102,6 +107,8 @@ class FleetWatch:
 
     def doubt(self, shard: str) -> None:
         """A call to the shard's primary failed: look again, in the background, if nobody does already."""
+        if self._closed:
+            return
         if self._etcd is not None and monotonic() - self._reread_at[shard] > REREAD:
             self._reread_at[shard] = monotonic()
             self._spawn(self._reread(shard))
@@ -162,7 +169,7 @@ class FleetWatch:
         if topology.primary is None:
             self._publish(ShardView(topology, None, "nobody holds Patroni's lock: an election is under way"))
         elif topology.primary == view.primary:
-            self._publish(ShardView(topology, view.primary, view.because, draining))
+            self._publish(replace(view, topology=topology, draining=draining))
         elif view.topology.primary is None and view.topology.revision == 0 and topology.announced:
             # The first look, and nothing is changing: the holder's own announcement is enough.
             self._publish(ShardView(topology, topology.primary, "it holds Patroni's lock and announces itself", draining))
@@ -222,8 +229,17 @@ class FleetWatch:
         elif word is None and view.topology.announced and self._prober.refused.get(leader) == FULL:
             # It said so itself, by Patroni; for our question it has no connection left, which is an answer.
             primary, because = leader, "it holds Patroni's lock and announces itself (and has no connection left)"
-        self._publish(replace(view, primary=primary, because=because))
+        known = view.ends if view.primary == primary else None
+        self._publish(replace(view, primary=primary, because=because, ends=known))
+        if primary is not None and known is None and address is not None:
+            self._spawn(self._ask_history(address))
         return primary is not None
+
+    async def _ask_history(self, primary: NodeAddress) -> None:
+        ends = await self._prober.history(primary)
+        view = self.views[primary.name.shard]
+        if ends is not None and view.primary == primary.name:
+            self._publish(replace(view, ends=ends))
 
     async def _ask_nodes(self, shard: str) -> bool:
         if not self._asks:

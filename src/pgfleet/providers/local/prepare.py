@@ -4,6 +4,8 @@ fleet's own schema. Every statement can be repeated."""
 from __future__ import annotations
 
 import hashlib
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
 import asyncpg
@@ -41,9 +43,15 @@ _DATABASE = (
 )
 
 
+@cache
+def _timelines() -> str:
+    """A superuser's: the server's history files, which nobody else may read."""
+    return files("pgfleet.providers.local").joinpath("timelines.sql").read_text(encoding="utf-8")
+
+
 def prepared_digest(database: str) -> str:
     """Changes when what is prepared changes; it is kept on each shard, and compared by the plan."""
-    return hashlib.sha256(repr((_ROLES, _CLUSTER, _DATABASE, texts(), database)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((_ROLES, _CLUSTER, _DATABASE, _timelines(), texts(), database)).encode()).hexdigest()[:16]
 
 
 async def prepare_shard(folder: Path, book: AddressBook, primary: NodeAddress, credentials: Credentials) -> None:
@@ -69,6 +77,7 @@ async def prepare_shard(folder: Path, book: AddressBook, primary: NodeAddress, c
         async with connection.transaction():
             for statement in _DATABASE:
                 await connection.execute(statement)
+            await connection.execute(_timelines())
             await connection.execute("set local role pgfleet_owner")
             for script in scripts(ROLES):
                 await connection.execute(script)

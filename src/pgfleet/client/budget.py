@@ -1,0 +1,30 @@
+"""How many connections one process opens to one node: what its pools share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pgfleet.client.pools import NodePool
+
+
+class Budget:
+    """:param size: at most."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.pools: list[NodePool] = []
+        self.waiters = 0
+
+    @property
+    def used(self) -> int:
+        return sum(pool.open for pool in self.pools)
+
+    def room(self, asking: NodePool) -> bool:
+        """Whether ``asking`` may open one more; an idle connection of another pool makes way."""
+        return self.used < self.size or any(pool.spare() for pool in self.pools if pool is not asking)
+
+    def freed(self) -> None:
+        """A connection is gone: whoever waits longest may open one."""
+        if self.waiters:
+            min(self.pools, key=lambda pool: pool.waits_since).wake()
