@@ -33,8 +33,7 @@ Mode = Literal["read", "write"]
 
 #: Callers' positions whose meaning is remembered.
 REMEMBERED = 4096
-#: Connections opened to a node before anybody asks for one: the first reads, and the first writes after a failover, do not pay
-#: for them.
+#: Connections opened to a node before anybody asks for one: the first calls do not pay for them.
 WARM = 2
 
 _APPLICATION = {"application_name": "pgfleet"}
@@ -271,7 +270,8 @@ class Router:
             # answer keeps its connections: what was sent there may be done yet.)
             self.pool(before.name, "write").drop()
         if self._direct and after is not None and (before is None or before.name != after.name):
-            self._spawn(self.pool(after.name, "write").warm(WARM))
+            # One: many processes come at the same time, to a node that has other work just then.
+            self._spawn(self.pool(after.name, "write").warm(1))
 
     def _publish(self, shard: str) -> None:
         if self._watch is None:

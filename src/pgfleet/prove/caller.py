@@ -60,7 +60,7 @@ class Order:
     seed: int
     every: float
     readers: int = 1
-    think: float = 0.1
+    think: float = 0.2
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
