@@ -104,6 +104,14 @@ class Fleet:
         if parts is not None:
             await parts.aclose()
 
+    async def warm(self, connections: int = 1) -> int:
+        """Open connections before they are needed: to every node that this caller's reads go to now, and to every primary.
+
+        :param connections: to each, for reads and for writes; never more than ``pool_size``.
+        :returns: how many were opened. A node that lets nobody in is passed over: it is waited for by who needs it.
+        """
+        return await self._open.warm(connections)
+
     # -- reads -----------------------------------------------------------------------------------------------------------
 
     def read(

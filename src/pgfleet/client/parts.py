@@ -62,6 +62,11 @@ class Parts:
         self.router.epoch_changed(placement.epoch)
         self.plain_reads.clear()
 
+    async def warm(self, count: int) -> int:
+        """Have ``count`` connections to everything that is used now; how many were opened."""
+        pools = self.pooled.near() if self.pooled is not None else self.router.near()
+        return sum(await asyncio.gather(*(pool.warm(count) for pool in pools)))
+
     @property
     def placed(self) -> Placed:
         assert self._placed is not None  # noqa: S101 - start() was called

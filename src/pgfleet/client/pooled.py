@@ -18,7 +18,7 @@ from pgfleet.client.placed import Placed
 from pgfleet.client.pooled_borrowing import Mute, PooledBorrowing, PrimaryProber
 from pgfleet.client.pooled_reading import PooledReader
 from pgfleet.client.pooled_writing import PooledWriter
-from pgfleet.client.pooler import Pooler
+from pgfleet.client.pooler import Pooler, PoolerPool
 from pgfleet.client.router import Router
 from pgfleet.facts.addresses import read_only_database, read_write_database
 from pgfleet.routing.placement import Placement
@@ -43,6 +43,10 @@ class Pooled:
     async def newest_map(self) -> Placement | None:
         """The map with the highest epoch that a shard has."""
         return await newest_of([self.pooler.pools(shard, reads=False)[0] for shard in self._shards])
+
+    def near(self) -> list[PoolerPool]:
+        """Those that are used now, for reads and for writes."""
+        return [self.pooler.pools(shard, reads=reads)[0] for shard in self._shards for reads in (True, False)]
 
     def explained(self, found: Explanation) -> Explanation:
         """``found``, as it is through a pooler: which node answers is not the client's choice."""

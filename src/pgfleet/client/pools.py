@@ -311,8 +311,8 @@ class NodePool:
 
     # -- living ------------------------------------------------------------------------------------------------------------
 
-    async def warm(self, count: int) -> None:
-        """Have ``count`` connections open, where the node lets us."""
+    async def warm(self, count: int) -> int:
+        """Have ``count`` connections open, where the node lets us; how many were opened."""
         opened = []
         for _ in range(count - self.open):
             if not self._budget.used < self._budget.size:
@@ -323,6 +323,7 @@ class NodePool:
                 break
         for connection in opened:
             self.release(connection)
+        return len(opened)
 
     def spare(self) -> bool:
         """Close an idle connection, for another pool; whether there was one."""

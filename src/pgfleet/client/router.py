@@ -33,8 +33,6 @@ Mode = Literal["read", "write"]
 
 #: Callers' positions whose meaning is remembered.
 REMEMBERED = 4096
-#: Connections opened to a node before anybody asks for one: the first calls do not pay for them.
-WARM = 2
 
 _APPLICATION = {"application_name": "pgfleet"}
 #: What sessions are opened with. A write has no statement_timeout: it would cancel a COMMIT's wait for the replicas, which
@@ -89,7 +87,7 @@ class Router:
         self._last_primary: dict[str, NodeName] = {}
         self._rtt: dict[NodeName, float] = {}
         self._epoch = ""
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[object]] = set()
         self.etcd: EtcdClient | None = None
         self._rest: PatroniRest | None = None
         self._watch: FleetWatch | None = None
@@ -197,6 +195,12 @@ class Router:
             self._pools[node, mode] = pool
         return pool
 
+    def near(self) -> list[NodePool]:
+        """Those that are used now: of the nodes that reads go to, and of the primaries for writes."""
+        reads = [pool for lane in self.lanes.values() for pool in lane.pools]
+        primaries = [route.primary.name for route in self.table.shards.values() if route.primary is not None]
+        return [*reads, *(self.pool(node, "write") for node in primaries)]
+
     @property
     def pools(self) -> dict[tuple[NodeName, Mode], NodePool]:
         """Every pool that was used, for whoever counts."""
@@ -296,7 +300,7 @@ class Router:
         took = await asyncio.gather(*(round_trip(node.host, node.port) for node in nodes))
         self._rtt = {node.name: rtt for node, rtt in zip(nodes, took, strict=True) if rtt is not None}
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)

@@ -21,14 +21,21 @@ from pgfleet.runtime.sql import Connection, Login, connect, sqlstate
 # The timeline a primary writes is the first part of its WAL's file name. A replica's is in its control file: that of the last
 # restartpoint, or of the WAL that it has replayed and flushed since. CASE is not evaluated early here: the functions are
 # volatile. One that is promoted between two looks only turns true to false.
-ASK = """
+_WORD = """
 select r.recovering,
        case when r.recovering then coalesce(pg_last_wal_replay_lsn(), '0/0') else pg_current_wal_flush_lsn() end,
        case when r.recovering then (select greatest(c.timeline_id, v.min_recovery_end_timeline)
                                     from pg_control_checkpoint() c, pg_control_recovery() v)
             else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int end
-from (select pg_is_in_recovery() as recovering offset 0) r
+from (select pg_is_in_recovery() as recovering{} offset 0) r
 """
+ASK = _WORD.format("")
+#: The same, answered once the node takes writes, or after 0.2 s: a promotion takes that long, and many processes that asked over
+#: and over would take from it what it needs most.
+ASK_PROMOTED = """
+with waited as materialized (
+    select count(*) from generate_series(1, 40) where case when pg_is_in_recovery() then pg_sleep(0.005)::text is null end
+)""" + _WORD.format(" from waited")
 # For who has nobody else to ask: which database it is, and how far a primary had followed before it was promoted, which is where
 # the timeline before its own ended. (After a restart there is none; after a crash it is where the crash was, so only a promotion
 # that was watched counts.)

@@ -1,7 +1,7 @@
 """Who is primary, followed: etcd's watch first, the nodes' own word where etcd is silent or not quick enough.
 
 One stream carries every shard. The lock moves a moment before its new holder takes writes (0.1 to 0.8 s), so a holder
-that does not announce itself is asked, every few milliseconds, until it says so. Silence of a stream proves nothing: it
+that does not announce itself is asked, and answers as soon as it does. Silence of a stream proves nothing: it
 is reopened elsewhere, and everything is read again. Without etcd the nodes are asked once a second, and at every doubt.
 """
 
@@ -21,7 +21,7 @@ from pgfleet.runtime.clock import monotonic
 from pgfleet.topology.etcd import EtcdClient, Range, WatchEvent
 from pgfleet.topology.history import History
 from pgfleet.topology.patroni import PatroniRest
-from pgfleet.topology.probe import OwnWord, Prober, decide
+from pgfleet.topology.probe import ASK_PROMOTED, OwnWord, Prober, decide
 
 #: Seconds of silence after which the stream is reopened at another member, and everything read again.
 IDLE = 4.0
@@ -218,7 +218,7 @@ class FleetWatch:
 
     async def _ask_holder(self, shard: str, leader: NodeName) -> bool:
         address = self._address.get(leader)
-        word = await self._prober.ask(address) if address is not None else None
+        word = await self._prober.ask(address, question=ASK_PROMOTED) if address is not None else None
         view = self.views[shard]
         if view.topology.primary != leader:
             return False  # it has moved on meanwhile
