@@ -851,6 +851,16 @@ class ClaimVoided(Refused):
     code = "PGF-F264"
 
 
+class DirectOnly(Refused):
+    """An adapter for another driver was given a fleet that goes through its poolers: an adapter lends connections to nodes, which
+    `pgfleet check` did not count on.
+
+    Open the fleet for it with `through="direct"`, where the nodes accept that many connections.
+    """
+
+    code = "PGF-F291"
+
+
 class NoPooler(Refused):
     """`through="pooler"` was asked for, and the fleet has no pooler: its servers are given by DSNs, or it was applied before
     poolers were.

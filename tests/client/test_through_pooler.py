@@ -14,12 +14,16 @@ import pytest
 from tests.client.test_state_isolation import BLOCKS, HIDDEN, LOOK, STATEMENTS
 from tests.engines.pooled import REGION, Pooled, pooled, write_book
 
+from pgfleet.adapters.psycopg import AsyncFleet
+from pgfleet.adapters.psycopg import Fleet as ThreadsFleet
+from pgfleet.adapters.sqlalchemy import FleetSessions
 from pgfleet.client.fleet import Fleet
 from pgfleet.client.pooled_borrowing import NO_PRIMARY
 from pgfleet.errors import (
     BlockRolledBack,
     CannotConnect,
     DeadlineExceeded,
+    DirectOnly,
     NoPooler,
     OutcomeUnknown,
     SessionState,
@@ -209,6 +213,20 @@ async def test_a_session_of_ones_own_is_refused(fleet: Fleet) -> None:
     with pytest.raises(SessionState, match='through="direct"'):
         async with fleet.read("questions", key="one-a", session=True):
             pytest.fail("there is none")
+
+
+async def test_an_adapter_is_told_that_it_would_go_past_the_pooler(stage: Pooled, fleet: Fleet) -> None:
+    for adapter in (AsyncFleet(fleet), FleetSessions(fleet)):
+        with pytest.raises(DirectOnly):
+            await adapter.__aenter__()
+    with pytest.raises(DirectOnly):
+        await asyncio.to_thread(ThreadsFleet(stage.fleet.folder).__enter__)
+    async with (
+        stage.client(through="direct") as direct,
+        AsyncFleet(direct) as people,
+        people.read("questions", key="one-a") as connection,
+    ):
+        assert await (await connection.execute("select 1")).fetchone() == (1,)
 
 
 async def test_a_prepared_statement_needs_a_pooler_that_knows_it(stage: Pooled, fleet: Fleet) -> None:

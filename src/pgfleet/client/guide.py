@@ -18,7 +18,7 @@ from pgfleet.client.borrowing import PAUSE
 from pgfleet.client.freshness import ANY, Wanted, fresh_enough, known, staleness
 from pgfleet.client.observing import Call, Observing
 from pgfleet.client.sending import NOT_OWNED, OLD_EPOCH
-from pgfleet.errors import DeadlineExceeded, NoSuchNode, NotOwned, OutcomeUnknown, PlacementMoved
+from pgfleet.errors import DeadlineExceeded, DirectOnly, NoSuchNode, NotOwned, OutcomeUnknown, PlacementMoved
 from pgfleet.names import NodeName
 from pgfleet.routing.choose import Choice
 from pgfleet.routing.hashing import Key, key_text
@@ -32,6 +32,7 @@ from pgfleet.runtime.sql import Login
 if TYPE_CHECKING:
     from pgfleet.client.fleet import Fleet
 
+_DIRECT = 'connect(..., through="direct")'
 #: SQLSTATEs of the shards' own guards.
 REFUSED = frozenset({OLD_EPOCH, NOT_OWNED})
 
@@ -56,6 +57,16 @@ class Aim:
     @property
     def shard(self) -> str:
         return self.placed.shard
+
+
+def to_nodes(fleet: Fleet) -> Fleet:
+    """``fleet``, whose nodes another driver may connect to.
+
+    :raises DirectOnly: it goes through a pooler.
+    """
+    if fleet._open.pooled is not None:
+        raise DirectOnly("this fleet goes through its poolers, and an adapter's connections go to nodes", hint=_DIRECT)
+    return fleet
 
 
 class Guide:

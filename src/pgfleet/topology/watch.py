@@ -254,7 +254,7 @@ class FleetWatch:
             return True  # for our question it has no connection left, which is an answer
         ends = {**self._history.ends(shard), **self._prober.ends(shard)}
         topology = _from_words(described or last.topology, words, primary, ends)
-        self._publish(ShardView(topology, primary, because))
+        self._publish(ShardView(topology, primary, because, ends=last.ends if primary == last.primary else None))
         if self._etcd is None and primary is not None:
             self._note(primary, topology.system)
         return primary is not None

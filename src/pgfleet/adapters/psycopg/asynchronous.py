@@ -12,7 +12,7 @@ from pgfleet.adapters.psycopg.connection import AsyncConnection
 from pgfleet.adapters.psycopg.pools import AsyncPool
 from pgfleet.adapters.psycopg.words import exchange
 from pgfleet.client.fleet import Fleet
-from pgfleet.client.guide import Aim, Guide
+from pgfleet.client.guide import Aim, Guide, to_nodes
 from pgfleet.errors import FleetClosed
 from pgfleet.names import NodeName
 from pgfleet.routing.hashing import Key
@@ -33,7 +33,7 @@ class AsyncFleet:
         self._background: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._guide = Guide(self._fleet)
+        self._guide = Guide(to_nodes(self._fleet))
         self._later(self._follow(self._guide))
         return self
 

@@ -17,7 +17,7 @@ from pgfleet.adapters.psycopg.connection import Connection
 from pgfleet.adapters.psycopg.pools import Pool
 from pgfleet.adapters.psycopg.words import exchange
 from pgfleet.client.carrying import After
-from pgfleet.client.guide import Aim, Guide
+from pgfleet.client.guide import Aim, Guide, to_nodes
 from pgfleet.errors import FleetClosed, Outcome, OutcomeUnknown
 from pgfleet.names import NodeName
 from pgfleet.routing.hashing import Key
@@ -59,6 +59,11 @@ class Fleet:
         fleet = pgfleet.client.fleet.connect(self._where, **self._more)
         background = Background(fleet)
         background.open()
+        try:
+            to_nodes(fleet)
+        except BaseException:
+            background.close()
+            raise
         self._guide, self._background, self._fleet = _Elsewhere(fleet, background), background, fleet
         background.spawn(self._follow(self._guide))
         return self

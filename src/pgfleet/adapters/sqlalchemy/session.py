@@ -15,7 +15,7 @@ from pgfleet.adapters.sqlalchemy.dialect import Dialect, Lent
 from pgfleet.adapters.sqlalchemy.engines import Engines, NodeEngine
 from pgfleet.client.borrowing import PAUSE
 from pgfleet.client.fleet import Fleet
-from pgfleet.client.guide import Aim, Guide
+from pgfleet.client.guide import Aim, Guide, to_nodes
 from pgfleet.client.observing import Call
 from pgfleet.errors import CannotConnect, CrossShardWrite, FleetClosed, PlacementError
 from pgfleet.names import NodeName
@@ -208,7 +208,7 @@ class FleetSessions:
         self.engines: Engines | None = None
 
     async def __aenter__(self) -> Self:
-        self._guide = Guide(self._fleet)
+        self._guide = Guide(to_nodes(self._fleet))
         self.engines = Engines(self._guide, size=self._size, more=self._engine)
         await self.engines.__aenter__()
         return self
