@@ -21,8 +21,8 @@ PACE = Pace(readers=4, think=0.02, writers=3, every=0.025, elsewhere_every=0.2)
 
 
 @asynccontextmanager
-async def ground(text: str, show: Show) -> AsyncIterator[tuple[Stage, Any]]:
-    """The fleet that ``text`` declares, with :data:`QUESTIONS` questions a subject, and its client."""
+async def filled(text: str, show: Show) -> AsyncIterator[Stage]:
+    """The fleet that ``text`` declares, with :data:`QUESTIONS` questions a subject; nobody is its client."""
     async with staged(text) as stage:
         with show.step("a fleet to strike"):
             await stage.apply()
@@ -31,7 +31,14 @@ async def ground(text: str, show: Show) -> AsyncIterator[tuple[Stage, Any]]:
         async with stage.client(REGION) as client:
             questions = {subject: list(generate(subject, QUESTIONS)) for subject in subjects()}
             await load_questions(client, stage.placement, questions, lambda rows: None)
-            yield stage, client
+        yield stage
+
+
+@asynccontextmanager
+async def ground(text: str, show: Show) -> AsyncIterator[tuple[Stage, Any]]:
+    """The same, and its client."""
+    async with filled(text, show) as stage, stage.client(REGION) as client:
+        yield stage, client
 
 
 def application(client: Any, stage: Stage, shard: str, number: int) -> Application:

@@ -14,7 +14,7 @@ from pgfleet.prove.evidence import quantile
 from pgfleet.prove.fleets import example
 from pgfleet.prove.measured import Limit, Page, Part
 from pgfleet.prove.questions import subjects
-from pgfleet.prove.runs.ground import ground
+from pgfleet.prove.runs.ground import filled
 from pgfleet.prove.show import Show
 from pgfleet.prove.stage import Stage
 from pgfleet.prove.storm import Blow, Stormed, storm
@@ -45,7 +45,7 @@ async def run(show: Show, rounds: int | None) -> Page:
     show.say(f"seed {seed} ({SEED}={seed} repeats it)")
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="pgfleet-storm-"))
     try:
-        async with ground(example("question-bank-demo"), show) as (stage, _):
+        async with filled(example("question-bank-demo"), show) as stage:
             strikes = draw(seed, rounds or FAULTS, list(stage.fleet.shards))
             found = await storm(stage, strikes, placed(stage), folder, show, callers=CALLERS, seed=seed, every=EVERY)
     finally:

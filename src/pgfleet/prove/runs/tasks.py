@@ -19,7 +19,7 @@ from pgfleet.prove.load import INSERTION, PAGE
 from pgfleet.prove.measured import Limit, Page, Part
 from pgfleet.prove.questions import subjects
 from pgfleet.prove.residue import Residue, left_over, look, settled
-from pgfleet.prove.runs.ground import REGION, ground
+from pgfleet.prove.runs.ground import REGION, filled
 from pgfleet.prove.show import Show
 from pgfleet.prove.stage import Stage
 from pgfleet.prove.writing import arguments
@@ -84,7 +84,7 @@ class Looked:
 async def run(show: Show, rounds: int | None) -> Page:
     minutes = rounds or MINUTES
     looked = Looked()
-    async with ground(example("question-bank-demo"), show) as (stage, _):
+    async with filled(example("question-bank-demo"), show) as stage:
         with complaints() as complained:
             # Churn first: in what five thousand tasks leave of free memory, no leak would show.
             before = await settled(None)
