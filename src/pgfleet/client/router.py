@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pgfleet.client.breaker import Breaker
 from pgfleet.client.budget import Budget
 from pgfleet.client.catalogue import Catalogue
+from pgfleet.client.lent import LentProber
 from pgfleet.client.observing import NOBODY, Observing
 from pgfleet.client.open import Opened
 from pgfleet.client.pools import NodePool
@@ -33,6 +34,8 @@ Mode = Literal["read", "write"]
 
 #: Callers' positions whose meaning is remembered.
 REMEMBERED = 4096
+#: Connections that a new primary is given although nobody asks for one yet, and seconds after it became one.
+WARM, CALM = 2, 1.0
 
 _APPLICATION = {"application_name": "pgfleet"}
 #: What sessions are opened with. A write has no statement_timeout: it would cancel a COMMIT's wait for the replicas, which
@@ -92,7 +95,7 @@ class Router:
         self._rest: PatroniRest | None = None
         self._watch: FleetWatch | None = None
         login_of = opened.login_of
-        self._prober, positions, lives = probers or (Prober(login_of), Prober(login_of), Prober(login_of))
+        self._prober, positions, lives = probers or (LentProber(login_of, self._read_pool), Prober(login_of), Prober(login_of))
         self.positions = Positions(positions, self._heard)
         self.breaker = Breaker(lives, lambda node: self._publish(node.shard))
 
@@ -137,8 +140,12 @@ class Router:
         return choose_read(route, region=self._region, turn=self.turn, avoid=avoid, among=among, line=self._line)
 
     def _line(self, node: NodeName) -> int:
-        pool = self._pools.get((node, "read"))
+        pool = self._read_pool(node)
         return pool.waiting if pool is not None else 0
+
+    def _read_pool(self, node: NodeName) -> NodePool | None:
+        """None: nobody has read from it."""
+        return self._pools.get((node, "read"))
 
     def route(self, shard: str) -> ShardRoute:
         return self.table.shards.get(shard, ShardRoute(shard))
@@ -274,8 +281,12 @@ class Router:
             # answer keeps its connections: what was sent there may be done yet.)
             self.pool(before.name, "write").drop()
         if self._direct and after is not None and (before is None or before.name != after.name):
-            # One: many processes come at the same time, to a node that has other work just then.
-            self._spawn(self.pool(after.name, "write").warm(1))
+            self._spawn(self._warm_later(after.name))
+
+    async def _warm_later(self, primary: NodeName) -> None:
+        """Who waits opens a connection at once, and so does everybody else's: the new primary has enough to do just then."""
+        await asyncio.sleep(CALM)
+        await self.pool(primary, "write").warm(WARM)
 
     def _publish(self, shard: str) -> None:
         if self._watch is None:

@@ -73,7 +73,7 @@ class OwnWord:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class Answer:
     """:param took: seconds."""
 
     rows: Sequence[asyncpg.Record]
@@ -88,7 +88,7 @@ class Prober:
 
     def __init__(self, login: Login | Callable[[NodeAddress], Login], *, seconds: float = 1.0) -> None:
         self.login_of: Callable[[NodeAddress], Login] = login if callable(login) else lambda _: login
-        self._seconds = seconds
+        self.seconds = seconds
         self._kept: dict[NodeName, Connection] = {}
         self._asking: dict[NodeName, asyncio.Lock] = {}
         self._making: dict[NodeName, asyncio.Task[None]] = {}
@@ -100,7 +100,7 @@ class Prober:
 
     async def ask(self, node: NodeAddress, *, seconds: float | None = None, question: str = ASK) -> OwnWord | None:
         """Its word; None: it gave none in time."""
-        answer = await self._answer(node, question, seconds)
+        answer = await self.answer(node, question, seconds)
         if answer is None or not answer.rows:
             return None
         row = answer.rows[0]
@@ -109,13 +109,14 @@ class Prober:
     async def history(self, node: NodeAddress) -> dict[int, int] | None:
         """Timeline -> the LSN at which it ended, of all that led to the one that ``node`` writes, as it says itself; None: it
         does not say (it was prepared by an earlier pgfleet, or is gone)."""
-        answer = await self._answer(node, HISTORY)
+        answer = await self.answer(node, HISTORY)
         return None if answer is None else {row[0]: row[1] for row in answer.rows}
 
-    async def _answer(self, node: NodeAddress, question: str, seconds: float | None = None) -> _Answer | None:
+    async def answer(self, node: NodeAddress, question: str, seconds: float | None = None) -> Answer | None:
+        """What it says to any question; None: nothing in time."""
         connection: Connection | None = None
         try:
-            async with asyncio.timeout(seconds or self._seconds), self._asking.setdefault(node.name, asyncio.Lock()):
+            async with asyncio.timeout(seconds or self.seconds), self._asking.setdefault(node.name, asyncio.Lock()):
                 connection = await self._connected(node)
                 began = monotonic()
                 rows = await connection.fetch(question)
@@ -133,7 +134,7 @@ class Prober:
             raise
         self._heard(node.name, None)
         self._keep(node.name, connection)
-        return _Answer(rows, monotonic() - began)
+        return Answer(rows, monotonic() - began)
 
     async def race(self, nodes: Iterable[NodeAddress]) -> dict[NodeName, OwnWord]:
         """Ask all at once: until all have spoken or had their second, or shortly after one said that it takes
