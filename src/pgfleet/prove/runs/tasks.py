@@ -45,8 +45,8 @@ TEXT = (
     " writes, transactions, blocks and reads that are cancelled, deadlines that pass, statements that fail, tokens carried on,"
     " hedged reads, sessions that are discarded; and a server ends connections every second. After the first minute, and at the"
     " end, all of it stops, and what is left, once the allocator has given back what it can, is compared: at most"
-    f" {format_size(MORE_MEMORY)} and {MORE_OBJECTS:,} objects more, and no task. Once the client is closed there are as many tasks, timers and sockets as before it was opened."
-    " The whole run takes about 12 minutes."
+    f" {format_size(MORE_MEMORY)} and {MORE_OBJECTS:,} objects more, and no task. Once the client is closed there are as many"
+    " tasks, timers and sockets as before it was opened. The whole run takes about 12 minutes."
 )
 COLUMNS = ("state", "memory", "CPU, of a core", "tasks", "timers", "sockets", "objects", "calls/s", "p50 ms", "p99 ms")
 
