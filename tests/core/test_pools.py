@@ -152,6 +152,24 @@ async def test_who_leaves_before_a_connection_is_made_leaves_it_to_the_next(
     assert made == 2, "the first one made way for the other pool's"
 
 
+async def test_a_session_that_was_overtaken_while_it_was_made_ends_with_its_first_borrower(
+    two: tuple[NodePool, NodePool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It claims an epoch that is not in force any more; the shard would refuse whoever borrows it."""
+    pool, _ = two
+
+    async def connect(*_: Any, **__: Any) -> Connected:
+        asyncio.get_running_loop().call_soon(pool.reopen, {"pgfleet.epoch": "2"})  # made, and nobody has heard of it yet
+        return Connected()
+
+    monkeypatch.setattr(pools, "connect", connect)
+    connection = await borrows(pool)
+    assert connection.altered
+    pool.release(connection)
+    assert connection.is_closed()
+    assert pool.open == 0
+
+
 async def test_who_closes_tells_those_who_wait_for_a_connection(
     two: tuple[NodePool, NodePool], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ class Placed:
         task = self._readings.get(read)
         if task is None or task.done():
             task = self._readings[read] = asyncio.get_running_loop().create_task(read())
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # whoever waited may be gone
         await asyncio.shield(task)
 
     async def _read(self) -> None:

@@ -156,7 +156,7 @@ class NodePool:
         making = self._spawn(self._make())
         try:
             async with asyncio.timeout(max(0.0, deadline.left())):
-                connection = await asyncio.shield(making)
+                connection, settings = await asyncio.shield(making)
         except BaseException as error:
             if making.done():
                 self._made_for_nobody(making)
@@ -168,7 +168,7 @@ class NodePool:
                 raise FleetClosed("this fleet was closed") from error
             raise
         self._opening -= 1
-        self._opened(connection)
+        self._opened(connection, settings)
         if self._catalogue.due:
             try:
                 async with asyncio.timeout(max(0.0, deadline.left())):
@@ -178,23 +178,25 @@ class NodePool:
                 raise
         return connection
 
-    def _opened(self, connection: Connection) -> None:
+    def _opened(self, connection: Connection, settings: Mapping[str, str]) -> None:
         if self._closed:
             connection.terminate()
             raise FleetClosed("this fleet was closed")
+        connection.altered = settings is not self.settings  # reopened since: it ends when it comes back
         self._lend(connection)
         if self._counted is not None:
             self._counted(self.open)
             connection.add_termination_listener(self._ended)
 
-    def _made_for_nobody(self, making: asyncio.Task[Connection]) -> None:
+    def _made_for_nobody(self, making: asyncio.Task[tuple[Connection, Mapping[str, str]]]) -> None:
         self._opening -= 1
         if making.cancelled() or making.exception() is not None:
             self._budget.freed()
             return
+        connection, settings = making.result()
         with suppress(FleetClosed):
-            self._opened(making.result())
-            self.release(making.result())
+            self._opened(connection, settings)
+            self.release(connection)
 
     def _not_made(self) -> None:
         """Somebody's deadline was not enough for a connection: is it the node's fault?"""
@@ -205,12 +207,13 @@ class NodePool:
         if self._counted is not None:  # in a moment: whoever ends a connection still counts it while it does
             asyncio.get_running_loop().call_soon(lambda tell: tell(self.open), self._counted)
 
-    async def _make(self) -> Connection:
+    async def _make(self) -> tuple[Connection, Mapping[str, str]]:
+        """A connection, and the settings that it was opened with."""
         while True:
             settings = self.settings
             connection = await self._connect()
             if settings is self.settings:
-                return connection
+                return connection, settings
             connection.terminate()  # it was reopened meanwhile: this one would claim what is not so any more
 
     async def _connect(self) -> Connection:
