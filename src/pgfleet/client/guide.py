@@ -32,7 +32,6 @@ from pgfleet.runtime.sql import Login
 if TYPE_CHECKING:
     from pgfleet.client.fleet import Fleet
 
-_DIRECT = 'connect(..., through="direct")'
 #: SQLSTATEs of the shards' own guards.
 REFUSED = frozenset({OLD_EPOCH, NOT_OWNED})
 
@@ -65,7 +64,8 @@ def to_nodes(fleet: Fleet) -> Fleet:
     :raises DirectOnly: it goes through a pooler.
     """
     if fleet._open.pooled is not None:
-        raise DirectOnly("this fleet goes through its poolers, and an adapter's connections go to nodes", hint=_DIRECT)
+        message = "this fleet goes through its poolers, and an adapter's connections go to nodes"
+        raise DirectOnly(message, hint='connect(..., through="direct")')
     return fleet
 
 

@@ -22,7 +22,7 @@ from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import NodeName
 from pgfleet.runtime.clock import Deadline, monotonic
 from pgfleet.runtime.sql import Connection, Login, sqlstate
-from pgfleet.topology.probe import ASK, OwnWord, Prober
+from pgfleet.topology.probe import ASK, Answer, OwnWord, Prober
 
 #: SQLSTATE of BEGIN READ WRITE in recovery (src/backend/commands/variable.c): the pooler still leads to a former primary.
 NO_PRIMARY = "0A000"
@@ -207,8 +207,5 @@ class Mute(Prober):
     def __init__(self) -> None:
         super().__init__(Login("", ""))
 
-    async def ask(self, node: NodeAddress, *, seconds: float | None = None, question: str = ASK) -> OwnWord | None:
-        return None
-
-    async def history(self, node: NodeAddress) -> dict[int, int] | None:
+    async def answer(self, node: NodeAddress, question: str, seconds: float | None = None) -> Answer | None:
         return None

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import asyncpg
@@ -90,7 +91,7 @@ class Reader:
         router.turn += 1
         pool = lane.pools[router.turn % len(lane.pools)]
         if pool.waiting:
-            pool = min(lane.pools, key=_line)
+            pool = min(lane.pools, key=attrgetter("waiting"))
         if wanted.after:
             lsn = router.needed(read.shard, wanted.after)
             if lsn is None or not router.holds(pool.node.name, lsn):
@@ -225,10 +226,6 @@ class Reader:
         for task in self._losers:
             task.cancel()
         await asyncio.gather(*self._losers, return_exceptions=True)
-
-
-def _line(pool: NodePool) -> int:
-    return pool.waiting
 
 
 def _patience(left: float, *, others: bool) -> float:

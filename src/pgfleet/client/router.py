@@ -35,7 +35,7 @@ Mode = Literal["read", "write"]
 #: Callers' positions whose meaning is remembered.
 REMEMBERED = 4096
 #: Connections that a new primary is given although nobody asks for one yet, and seconds after it became one.
-WARM, CALM = 2, 1.0
+WARM, WARM_AFTER = 2, 1.0
 
 _APPLICATION = {"application_name": "pgfleet"}
 #: What sessions are opened with. A write has no statement_timeout: it would cancel a COMMIT's wait for the replicas, which
@@ -285,7 +285,7 @@ class Router:
 
     async def _warm_later(self, primary: NodeName) -> None:
         """Who waits opens a connection at once, and so does everybody else's: the new primary has enough to do just then."""
-        await asyncio.sleep(CALM)
+        await asyncio.sleep(WARM_AFTER)
         await self.pool(primary, "write").warm(WARM)
 
     def _publish(self, shard: str) -> None:
