@@ -40,9 +40,18 @@ def stage() -> Iterator[Stage]:
     take_down(made)
 
 
+@pytest.fixture(scope="module")
+def running_fleet(shared_fleet: Stage) -> Stage:
+    """A running fleet that all tests share: two shards, five nodes, at a file's start as it was made.
+
+    Who breaks it leaves it whole; where its primaries are then is all the same.
+    """
+    shared_fleet.bring_home({"one": "east-1", "two": "west-1"})
+    return shared_fleet
+
+
 @pytest.fixture(scope="session")
-def running_fleet() -> Iterator[Stage]:
-    """A running fleet that all tests share: two shards, five nodes. Who breaks it leaves it whole."""
+def shared_fleet() -> Iterator[Stage]:
     made = make_stage()
     try:
         made.run("apply")

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,22 @@ class Stage:
 
     def shard(self, name: str) -> Any:
         return next(shard for shard in self.status()["shards"] if shard["name"] == name)
+
+    def whole(self, within: float = 90) -> None:
+        """Wait until nothing is wrong but that a primary is away from home."""
+        until = time.monotonic() + within
+        while problems := [problem for problem in self.status()["problems"] if "away from home" not in problem]:
+            assert time.monotonic() < until, problems
+            time.sleep(0.5)
+
+    def bring_home(self, primaries: Mapping[str, str]) -> None:
+        """Whole, and of each shard this node the primary."""
+        self.whole()
+        for shard in self.status()["shards"]:
+            node = primaries[shard["name"]]
+            if shard["primary"]["node"] != node:
+                self.run("switchover", shard["name"], "--to", node)
+        self.whole()
 
     def processes(self) -> list[int]:
         """Every process that bears the mark of this fleet, and its keepers; found by looking, not by name."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import pytest
 from sqlalchemy import text
 from tests.scenarios.fleet_stage import Stage, kill
-from tests.scenarios.test_running_fleet import whole
 
 import pgfleet
 from pgfleet.adapters.psycopg import Fleet
@@ -88,7 +87,7 @@ async def test_a_killed_primary_costs_moments_and_no_row(running_fleet: Stage) -
     finally:
         stop.set()
         await writers
-    await whole(running_fleet)
+    await asyncio.to_thread(running_fleet.whole)
     async with pgfleet.connect(running_fleet.folder) as fleet, fleet.write("questions", key="AWS", deadline=30) as conn:
         there = {row["id"] for row in await conn.fetch("select id from questions where stem = 'adapters'")}
     for told in (threads, sessions):

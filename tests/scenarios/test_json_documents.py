@@ -64,7 +64,7 @@ def test_of_a_running_fleet(running_fleet: Stage) -> None:
         running_fleet.file.write_text(text)
         running_fleet.run("apply")
     status = said(running_fleet, "status")
-    assert status["healthy"]
+    assert status["healthy"], status["problems"]
     assert unseen([status], KEYS["status"]) == ["shards[].problems[]", "problems[]"], "nothing is wrong"
     assert wrong(status, KEYS["status"]) == []
     primaries = {"shards": [{"replicas": [shard["primary"]]} for shard in status["shards"]]}

@@ -9,7 +9,6 @@ from uuid import UUID, uuid4
 
 import pytest
 from tests.scenarios.fleet_stage import Stage, kill
-from tests.scenarios.test_running_fleet import whole
 
 import pgfleet
 from pgfleet.client.fleet import Fleet
@@ -78,7 +77,7 @@ async def test_a_killed_primary_loses_nothing_and_doubles_nothing(pooled_fleet: 
         assert {row["count"] for row in rows} == {1}
         assert await find(fleet, acknowledged[0]) in ((True, True), (False, True))
     assert max(gaps) < 30
-    await whole(pooled_fleet)
+    await asyncio.to_thread(pooled_fleet.whole)
     assert (await asyncio.to_thread(pooled_fleet.shard, "one"))["primary"]["node"] != primary["node"]
 
 
