@@ -20,13 +20,13 @@ from pgfleet.prove.stage import Stage
 from pgfleet.prove.storm import Blow, Stormed, storm
 from pgfleet.prove.strikes import DEATHS, KINDS, draw
 
-FAULTS, CALLERS, EVERY = 200, 8, 0.2
+FAULTS, CALLERS, EVERY = 200, 8, 0.3
 #: The environment's variable that repeats a storm.
 SEED = "PGFLEET_PROVE_SEED"
 WITHIN = 0.6
 TEXT = (
     f"The fleet of question-bank-demo (4 shards of 3 PostgreSQL nodes) under {CALLERS} processes, spread over its"
-    " regions. Each writes to every shard five times a second, by `execute`, by resolvable `write` blocks and by"
+    f" regions. Each writes to every shard every {EVERY * 1000:.0f} ms, by `execute`, by resolvable `write` blocks and by"
     " `transact`, reads a third of that back at once, and reads questions besides. Two shards at a time, up to 4 s"
     " apart, lose or change their primary: SIGKILL of its postmaster and Patroni (*crash*), of its Patroni, of its"
     " postmaster; SIGSTOP of all its processes for 1 to 5 s (*stop*: up to 3 s the keeper waits for a stopped primary,"
@@ -34,7 +34,7 @@ TEXT = (
     " said of each of its writes; afterwards every row is read back from the primaries. A row tells how often it was"
     " written, and on which timelines. A *gap* is the longest time in which no process' write on the shard was"
     " acknowledged, from just before the fault until the shard is whole; *slowest* is that of the one process that"
-    " waited longest, which itself writes only every 200 ms. The whole run takes about 30 minutes."
+    " waited longest. The whole run takes about 30 minutes."
 )
 GAPS = ("fault", "n", "gap: median s", "p95 s", "max s", "slowest: median s", "max s", "whole again: median s", "max s")
 BLOWS = ("fault", "shard", "what", "gap s", "slowest s", "whole again s", "told")
