@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgfleet.client import breaker as module
-from pgfleet.client.breaker import Breaker
+from pgfleet.client.breaker import Breaker, by_asking
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import NodeName
 
@@ -30,15 +30,12 @@ class Spoken:
         await asyncio.sleep(0)
         return object() if self.speaks else None
 
-    def rest(self) -> None:
-        return
-
 
 def made(prober: Any) -> tuple[Breaker, list[bool]]:
     """A breaker, and what it told: whether the node was silent then."""
     told: list[bool] = []
     made: list[Breaker] = []
-    made.append(Breaker(prober, lambda name: told.append(name in made[0].silent)))
+    made.append(Breaker(by_asking(prober), lambda name: told.append(name in made[0].silent)))
     return made[0], told
 
 

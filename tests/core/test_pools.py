@@ -26,7 +26,7 @@ class Connected:
 
     def __init__(self) -> None:
         self.open, self.touched, self.hangs = True, False, False
-        self.unreplicated = self.altered = self.watched = False
+        self.unreplicated = self.altered = self.watched = self.taken_over = False
 
     def is_closed(self) -> bool:
         return not self.open

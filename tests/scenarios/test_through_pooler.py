@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Iterator
 from uuid import UUID, uuid4
@@ -95,6 +96,35 @@ async def test_what_was_applied_is_what_connect_does(pooled_fleet: Stage) -> Non
         assert (await find(fleet, row))[1]
         assert fleet.explain("questions", key="PMP").write in ("east-1", "east-2", "west-1")
     assert "nothing to do" in await asyncio.to_thread(pooled_fleet.run, "plan")
+
+
+async def test_a_pooler_that_hangs_costs_a_second_once(pooled_fleet: Stage) -> None:
+    """Its process is stopped: connections stay, new ones are accepted by the kernel, and nothing is answered."""
+    poolers = (await asyncio.to_thread(pooled_fleet.status))["poolers"]
+    [near] = [pooler["pid"] for pooler in poolers if pooler["name"] == "pgbouncer/west"]
+
+    async def call(fleet: Fleet) -> float:
+        began, row = time.monotonic(), uuid4()
+        await fleet.execute("questions", INSERT, "PMP", row, key="PMP", resolvable=True)
+        assert (await find(fleet, row))[1]
+        return time.monotonic() - began
+
+    async with pgfleet.connect(pooled_fleet.file, region="west", deadline=20) as fleet:
+        await asyncio.gather(*(call(fleet) for _ in range(8)))
+        kill(near, signal.SIGSTOP)
+        try:
+            first = await asyncio.gather(*(call(fleet) for _ in range(8)))
+            then = [await call(fleet) for _ in range(8)]
+        finally:
+            kill(near, signal.SIGCONT)
+        assert max(first) < 6, "it is found out, and the calls go through another region's pooler"
+        assert max(then) < 2, "and it is found out once"
+        pooler = fleet._open.pooled.pooler  # type: ignore[union-attr]
+        async with asyncio.timeout(10):
+            while pooler.breaker.silent:
+                await asyncio.sleep(0.05)
+        assert pooler.pools("one", reads=False)[0].pooler.region == "west", "it speaks again, and is used again"
+        await call(fleet)
 
 
 async def test_without_etcd_the_pooler_still_leads_to_the_primary(pooled_fleet: Stage) -> None:

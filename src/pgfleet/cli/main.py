@@ -44,7 +44,7 @@ INTERRUPTED = "stopped; what was done stays done, run the same command again"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; its exit status (see errors.py; 130 when interrupted)."""
+    """Run one command line; its exit status (see errors/; 130 when interrupted)."""
     words = list(sys.argv[1:] if argv is None else argv)
     # pydantic looks through every installed distribution for plugins: 20 ms, and nothing here uses one.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

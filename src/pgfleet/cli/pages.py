@@ -1,4 +1,4 @@
-"""The pages under docs/errors: one a code, made from the docstrings of errors.py and the tables of diagnostics.
+"""The pages under docs/errors: one a code, made from the docstrings in errors/ and the tables of diagnostics.
 
 ``python -m pgfleet.cli.pages docs/errors`` writes them; a test says when that is due.
 """

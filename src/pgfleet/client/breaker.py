@@ -6,7 +6,7 @@ Health is the node's, not the query's: a query that takes long is nobody's fault
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from pgfleet.facts.addresses import NodeAddress
@@ -21,10 +21,10 @@ EVERY = 0.25
 
 
 class Breaker:
-    """:param changed: called when a node falls silent or speaks again."""
+    """:param answers: asks a node whether it is there. :param changed: called when a node falls silent or speaks again."""
 
-    def __init__(self, prober: Prober, changed: Callable[[NodeName], None]) -> None:
-        self._prober, self._changed = prober, changed
+    def __init__(self, answers: Callable[[NodeAddress], Awaitable[bool]], changed: Callable[[NodeName], None]) -> None:
+        self._answers, self._changed = answers, changed
         self._asking: dict[NodeName, asyncio.Task[None]] = {}
         self._closed = False
         self.silent: set[NodeName] = set()
@@ -65,10 +65,6 @@ class Breaker:
         self.silent.discard(node.name)
         self._changed(node.name)
 
-    async def _answers(self, node: NodeAddress) -> bool:
-        """Whether it says anything in time; that it is full is something."""
-        return await self._prober.ask(node, seconds=ANSWERS_WITHIN) is not None or self._prober.refused.get(node.name) == FULL
-
     def _start(self, node: NodeAddress, work: Coroutine[Any, Any, None]) -> None:
         if self._closed:
             work.close()
@@ -87,4 +83,12 @@ class Breaker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._prober.rest()
+
+
+def by_asking(prober: Prober) -> Callable[[NodeAddress], Awaitable[bool]]:
+    """Whether a node says anything in time; that it is full is something."""
+
+    async def answers(node: NodeAddress) -> bool:
+        return await prober.ask(node, seconds=ANSWERS_WITHIN) is not None or prober.refused.get(node.name) == FULL
+
+    return answers

@@ -9,6 +9,7 @@ from functools import partial
 
 import asyncpg
 
+from pgfleet.client.breaker import ANSWERS_WITHIN, Breaker
 from pgfleet.client.budget import Budget
 from pgfleet.client.catalogue import Catalogue
 from pgfleet.client.lasting import Leaves, Left
@@ -18,12 +19,9 @@ from pgfleet.client.trouble import BROKEN
 from pgfleet.errors import NoPooler, SessionState
 from pgfleet.facts.addresses import READS_BEGIN, NodeAddress, PoolerAddress, read_only_database, read_write_database
 from pgfleet.names import NodeName
-from pgfleet.runtime.clock import monotonic
-from pgfleet.runtime.pooled import PooledConnection, connect_pooled
+from pgfleet.runtime.pooled import PooledConnection, connect_pooled, speaks
 from pgfleet.runtime.sql import Connection, Login
 
-#: Seconds for which a pooler that nobody answered at comes last.
-SHUNNED = 1.0
 #: Seconds for which what the catalogue said is not doubted: a statement that would be refused is judged by a younger word.
 YOUNG = 1.0
 #: Seconds for TCP, TLS and authentication together. A pooler is one process, and everybody comes at once when it was restarted.
@@ -37,17 +35,16 @@ NO_NODE = 0
 class PoolerPool(NodePool):
     """Connections to one database of a pooler, which stands for the primary or the replicas of ``shard``.
 
-    :param login: to that database. :param gate: how many may be opened at once. :param absent: told that nobody answered.
-    :param reads: whether it leads to replicas.
+    :param login: to that database. :param gate: how many may be opened at once. :param reads: whether it leads to replicas.
+    :param stuck: told when statements wait and nothing was answered.
     """
 
     def __init__(
         self, pooler: PoolerAddress, shard: str, login: Login, budget: Budget, catalogue: Catalogue, gate: asyncio.Semaphore,
-        absent: Callable[[PoolerPool], None], *, reads: bool,
+        stuck: Callable[[PoolerAddress], None], *, reads: bool,
     ) -> None:  # fmt: skip
-        address = NodeAddress(NodeName(shard, pooler.region, NO_NODE), "reader", pooler.host, pooler.port, 0)
-        super().__init__(address, login, {}, budget, catalogue)
-        self.pooler, self.reads, self._gate, self._absent = pooler, reads, gate, absent
+        super().__init__(_address(pooler, shard), login, {}, budget, catalogue, stuck=lambda _: stuck(pooler))
+        self.pooler, self.reads, self._gate = pooler, reads, gate
         self._plain: set[str] = set()
 
     @property
@@ -67,9 +64,6 @@ class PoolerPool(NodePool):
             )  # fmt: skip
         connection.watched_by(partial(self._look, connection))
         return connection
-
-    def _not_made(self) -> None:
-        self._absent(self)
 
     def _lend(self, connection: Connection) -> None:
         super()._lend(connection)
@@ -92,6 +86,10 @@ class PoolerPool(NodePool):
             )
         return found.leaves is Leaves.HIDDEN
 
+    def hangs(self) -> None:
+        """Cut off whoever waits for an answer, but for that to a COMMIT: to wait is better than not to know what became of it."""
+        self.drop(None if self.reads else _commits)
+
     async def _clean(self, connection: Connection) -> bool:
         """Roll back what is open. A session is not ours to discard: whoever leaves something in it does not get so far."""
         try:
@@ -110,6 +108,18 @@ def _never(sql: str) -> bool:
     return False
 
 
+def _commits(connection: Connection) -> bool:
+    return isinstance(connection, PooledConnection) and connection.committing
+
+
+async def _speaks(pooler: NodeAddress) -> bool:
+    return await speaks(pooler.host, pooler.port, seconds=ANSWERS_WITHIN)
+
+
+def _address(pooler: PoolerAddress, shard: str = "") -> NodeAddress:
+    return NodeAddress(NodeName(shard, pooler.region, NO_NODE), "reader", pooler.host, pooler.port, 0)
+
+
 class Pooler:
     """The poolers as one client uses them.
 
@@ -126,7 +136,7 @@ class Pooler:
         self._pools: dict[tuple[str, str, bool], PoolerPool] = {}
         self._budgets: dict[tuple[str, str], Budget] = {}
         self._catalogues: dict[str, Catalogue] = {}
-        self._down: dict[str, float] = {}
+        self.breaker = Breaker(_speaks, lambda _: None)
         self._gate = asyncio.Semaphore(OPENING)
 
     @property
@@ -136,13 +146,23 @@ class Pooler:
 
     def pools(self, shard: str, *, reads: bool) -> Sequence[PoolerPool]:
         """Where a connection for ``shard`` is to be had, the best first."""
-        now = monotonic()
-        order = sorted(self.poolers, key=lambda pooler: self._down.get(pooler.region, 0.0) > now)
+        order, silent = self.poolers, self.breaker.silent
+        if silent:
+            order = sorted(order, key=lambda pooler: _address(pooler).name in silent)
         return [self._pool(pooler, shard, reads=reads) for pooler in order if shard in pooler.read_write]
 
     def absent(self, pool: PoolerPool) -> None:
-        """Nobody answered there: others come first for a while."""
-        self._down[pool.pooler.region] = monotonic() + SHUNNED
+        """Nobody answered there: others come first until somebody does."""
+        self.breaker.opened(_address(pool.pooler))
+
+    def suspect(self, pooler: PoolerAddress) -> None:
+        """``pooler`` may hang. If it says nothing at all, whoever waits for it is cut off, and goes to another."""
+        self.breaker.suspect(_address(pooler), partial(self._hangs, pooler))
+
+    def _hangs(self, pooler: PoolerAddress) -> None:
+        for pool in self._pools.values():
+            if pool.pooler is pooler:
+                pool.hangs()
 
     def _pool(self, pooler: PoolerAddress, shard: str, *, reads: bool) -> PoolerPool:
         key = (pooler.region, shard, reads)
@@ -152,7 +172,7 @@ class Pooler:
             login = replace(self._opened.login_of(node), database=database)
             budget = self._budgets.setdefault((pooler.region, shard), Budget(self._size))
             catalogue = self._catalogues.setdefault(shard, Catalogue())
-            self._pools[key] = PoolerPool(pooler, shard, login, budget, catalogue, self._gate, self.absent, reads=reads)
+            self._pools[key] = PoolerPool(pooler, shard, login, budget, catalogue, self._gate, self.suspect, reads=reads)
         return self._pools[key]
 
     @property
@@ -161,4 +181,4 @@ class Pooler:
         return self._pools
 
     async def aclose(self) -> None:
-        await asyncio.gather(*(pool.aclose() for pool in self._pools.values()))
+        await asyncio.gather(self.breaker.aclose(), *(pool.aclose() for pool in self._pools.values()))

@@ -17,6 +17,8 @@ import asyncpg
 
 from pgfleet.client.budget import Budget
 from pgfleet.client.catalogue import Catalogue
+from pgfleet.client.silence import Silence
+from pgfleet.client.taking_over import take_over
 from pgfleet.client.trouble import BROKEN
 from pgfleet.errors import CannotConnect, FleetClosed
 from pgfleet.facts.addresses import NodeAddress
@@ -27,13 +29,11 @@ T = TypeVar("T")
 
 #: Seconds for discarding a session; a server that cannot do this quickly is not one to keep a connection to.
 RESET_SECONDS = 2.0
-#: Seconds without any answer, while statements wait for one, after which the node is looked at.
-SILENCE = 0.5
 
 
 class NodePool:
     """:param settings: the sessions' parameters; a reset returns to them.
-    :param stuck: told when statements wait and nothing was answered for :data:`SILENCE`.
+    :param stuck: told when statements wait and nothing is answered (:class:`Silence`).
     :param counted: told how many connections there are, when one was opened or has ended.
     """
 
@@ -51,8 +51,9 @@ class NodePool:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._cleaning = 0
         self._closed = False
-        self.answers = 0
-        self._watch: asyncio.TimerHandle | None = None
+        self._silence = None if stuck is None else Silence(lambda: bool(self._lent), lambda: stuck(self))
+        #: The pool of the same node whose free connections are taken over before any is opened; None: none are.
+        self.kin: NodePool | None = None
         budget.pools.append(self)
 
     # -- counting ----------------------------------------------------------------------------------------------------------
@@ -105,8 +106,11 @@ class NodePool:
                 raise FleetClosed("this fleet was closed")
             connection = self.take()
             if connection is None:
-                if not self._in_line() and self._budget.room(self):
-                    return await self._open(deadline)
+                if not self._in_line():
+                    if not fresh and (connection := await self._taken_over(deadline)) is not None:
+                        return connection
+                    if self._budget.room(self):
+                        return await self._open(deadline)
                 connection = await self._turn(deadline)
                 if connection is None:
                     if self._budget.room(self):
@@ -148,6 +152,24 @@ class NodePool:
             raise
         finally:
             self._budget.waiters -= 1
+
+    async def _taken_over(self, deadline: Deadline) -> Connection | None:
+        """A free connection of :attr:`kin`, as if it had been opened here; None: there is none."""
+        kin, settings, good = self.kin, self.settings, False
+        if kin is None or (connection := kin.take()) is None:
+            return None
+        kin._lent.discard(connection)
+        self._opening += 1
+        try:
+            good = await take_over(connection, settings, max(0.0, min(deadline.left(), RESET_SECONDS)))
+        finally:
+            self._opening -= 1
+            if not good:
+                connection.terminate()
+                self._budget.freed()
+        if good:
+            self._opened(connection, settings)
+        return connection if good else None
 
     async def _open(self, deadline: Deadline) -> Connection:
         """One more connection. Whoever leaves before it is made leaves it to the next one: a making that is cut off costs the
@@ -223,14 +245,15 @@ class NodePool:
         connection.touched = False
         connection.lend(self._touches)
         self._lent.add(connection)
-        if self._watch is None and self._stuck is not None:
-            self._watch_over()
+        if self._silence is not None:
+            self._silence.lent()
 
     # -- giving back -------------------------------------------------------------------------------------------------------
 
     def release(self, connection: Connection) -> None:
         """Give ``connection`` back."""
-        self.answers += 1
+        if self._silence is not None:
+            self._silence.answers += 1
         self._lent.discard(connection)
         if self._closed or connection.is_closed() or connection.unreplicated or connection.altered:
             connection.terminate()
@@ -283,6 +306,8 @@ class NodePool:
             async with asyncio.timeout(RESET_SECONDS):
                 if connection.is_in_transaction():
                     await connection.control("rollback")
+                if connection.touched and connection.taken_over:
+                    return False  # it would have its old settings again
                 if connection.touched:
                     await connection.control("discard all")
                     connection.forget()
@@ -335,10 +360,16 @@ class NodePool:
         self._free.pop(0).terminate()
         return True
 
-    def drop(self) -> None:
-        """Cut off every connection, lent ones too: this node is no longer what they were opened for."""
+    def drop(self, spare: Callable[[Connection], bool] | None = None) -> None:
+        """Cut off every connection, lent ones too (but for ``spare``): this node is no longer what they were opened for."""
+        self._cut_off_free()
+        for connection in list(self._lent):
+            if spare is None or not spare(connection):
+                connection.terminate()
+
+    def _cut_off_free(self) -> None:
         free, self._free = self._free, []
-        for connection in [*free, *self._lent]:
+        for connection in free:
             connection.terminate()
         if free:
             self._budget.freed()
@@ -348,16 +379,12 @@ class NodePool:
         self.settings = dict(settings)
         for connection in self._lent:
             connection.altered = True
-        free, self._free = self._free, []
-        for connection in free:
-            connection.terminate()
-        if free:
-            self._budget.freed()
+        self._cut_off_free()
 
     async def aclose(self) -> None:
         self._closed = True
-        if self._watch is not None:
-            self._watch.cancel()
+        if self._silence is not None:
+            self._silence.close()
         self.drop()
         for task in list(self._tasks):
             task.cancel()
@@ -370,17 +397,3 @@ class NodePool:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-    def _watch_over(self) -> None:
-        """One timer a pool while anything is lent, not one a statement: answers of any of them show that the node lives."""
-        loop, before = asyncio.get_running_loop(), self.answers
-
-        def look() -> None:
-            self._watch = None
-            if self._closed or not self._lent:
-                return
-            if self.answers == before and self._stuck is not None:
-                self._stuck(self)
-            self._watch_over()
-
-        self._watch = loop.call_later(SILENCE, look)

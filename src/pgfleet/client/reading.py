@@ -17,15 +17,16 @@ from pgfleet.client.carrying import Carrying
 from pgfleet.client.freshness import ANY, Wanted, fresh_enough
 from pgfleet.client.hedging import Latencies, patience
 from pgfleet.client.observing import UNHEARD, Call
-from pgfleet.client.pools import SILENCE, NodePool
+from pgfleet.client.pools import NodePool
 from pgfleet.client.router import Router
+from pgfleet.client.silence import SILENCE
 from pgfleet.client.trouble import BROKEN, lost, read_again
 from pgfleet.errors import WriteInRead
 from pgfleet.names import NodeName
 from pgfleet.runtime.clock import Deadline, monotonic
 from pgfleet.runtime.sql import Connection
 
-#: Seconds within which a node that hangs is found out (client/pools.py, client/breaker.py), and its reads are sent elsewhere. A
+#: Seconds within which a node that hangs is found out (client/silence.py, client/breaker.py), and its reads are sent elsewhere. A
 #: deadline that is shorter does not wait for that: half of it is the first node's.
 FOUND_OUT = SILENCE * 2 + ANSWERS_WITHIN
 #: Seconds left below which nobody else is tried any more.

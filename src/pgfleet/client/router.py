@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-from pgfleet.client.breaker import Breaker
+from pgfleet.client.breaker import Breaker, by_asking
 from pgfleet.client.budget import Budget
 from pgfleet.client.catalogue import Catalogue
 from pgfleet.client.lent import LentProber
@@ -34,7 +34,8 @@ Mode = Literal["read", "write"]
 
 #: Callers' positions whose meaning is remembered.
 REMEMBERED = 4096
-#: Connections that a new primary is given although nobody asks for one yet, and seconds after it became one.
+#: Connections that a new primary is given although nobody asks for one yet, and seconds after it became one. Until then whoever
+#: writes takes over what readers had open to it.
 WARM, WARM_AFTER = 2, 1.0
 
 _APPLICATION = {"application_name": "pgfleet"}
@@ -42,7 +43,12 @@ _APPLICATION = {"application_name": "pgfleet"}
 #: then succeeds without them (see runtime/sql.py); an idle transaction is ended instead.
 SETTINGS: dict[Mode, dict[str, str]] = {
     "read": _APPLICATION | {"default_transaction_read_only": "on", "statement_timeout": "60s"},
-    "write": _APPLICATION | {"default_transaction_read_only": "off", "idle_in_transaction_session_timeout": "60s"},
+    "write": _APPLICATION
+    | {
+        "default_transaction_read_only": "off",
+        "statement_timeout": "0",
+        "idle_in_transaction_session_timeout": "60s",
+    },
 }
 
 
@@ -95,9 +101,10 @@ class Router:
         self._rest: PatroniRest | None = None
         self._watch: FleetWatch | None = None
         login_of = opened.login_of
-        self._prober, positions, lives = probers or (LentProber(login_of, self._read_pool), Prober(login_of), Prober(login_of))
+        probers = probers or (LentProber(login_of, self._read_pool), Prober(login_of), Prober(login_of))
+        self._prober, positions, self._lives = probers
         self.positions = Positions(positions, self._heard)
-        self.breaker = Breaker(lives, lambda node: self._publish(node.shard))
+        self.breaker = Breaker(by_asking(self._lives), lambda node: self._publish(node.shard))
 
     async def start(self) -> None:
         """Look once, then follow."""
@@ -117,6 +124,7 @@ class Router:
             await self._watch.aclose()
         await asyncio.gather(self.breaker.aclose(), self.positions.aclose(), *(pool.aclose() for pool in self._pools.values()))
         self._prober.rest()
+        self._lives.rest()
         if self.etcd is not None:
             await self.etcd.aclose()
         if self._rest is not None:
@@ -281,12 +289,15 @@ class Router:
             # answer keeps its connections: what was sent there may be done yet.)
             self.pool(before.name, "write").drop()
         if self._direct and after is not None and (before is None or before.name != after.name):
-            self._spawn(self._warm_later(after.name))
+            pool = self.pool(after.name, "write")
+            pool.kin = self._read_pool(after.name)
+            self._spawn(self._warm_later(pool))
 
-    async def _warm_later(self, primary: NodeName) -> None:
-        """Who waits opens a connection at once, and so does everybody else's: the new primary has enough to do just then."""
+    async def _warm_later(self, pool: NodePool) -> None:
+        """Who waits has a connection at once, and so has everybody else's: the new primary has enough to do just then."""
         await asyncio.sleep(WARM_AFTER)
-        await self.pool(primary, "write").warm(WARM)
+        pool.kin = None
+        await pool.warm(WARM)
 
     def _publish(self, shard: str) -> None:
         if self._watch is None:

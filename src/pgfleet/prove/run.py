@@ -22,7 +22,7 @@ def first_of_ours(error: BaseException) -> BaseException:
 
 
 def run_to_exit(program: Coroutine[Any, Any, None], show: Show, *, as_json: bool = False) -> int:
-    """The exit status: an error's own (errors.py), 130 when interrupted, 143 when ended by SIGTERM.
+    """The exit status: an error's own (errors/), 130 when interrupted, 143 when ended by SIGTERM.
 
     :param as_json: an error is the document on stdout, unless ``program`` has shown one before it failed.
     """

@@ -8,6 +8,9 @@ knows no prepared statements of its clients: there every statement is described 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -27,6 +30,8 @@ end $undo$
 """
 #: What asyncpg's own questions about types would set and reset (jit) stays in a session; the pooler's is somebody else's by then.
 _WITHOUT_JIT = {"jit": False}
+#: PostgreSQL docs, 55.7: length, code.
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 
 
 class PooledConnection(Connection):
@@ -34,7 +39,7 @@ class PooledConnection(Connection):
 
     ``prepared``: whether PgBouncer knows prepared statements. ``returns_to``: the parameters that its database's sessions begin
     with. ``plain``: statements that are not to be prepared (any more); shared by whoever goes there. ``touched``: something was
-    done that has to be undone before the transaction ends.
+    done that has to be undone before the transaction ends. ``committing``: COMMIT was sent, and not answered yet.
     """
 
     if TYPE_CHECKING:  # asyncpg's own, which its stubs leave out
@@ -45,6 +50,7 @@ class PooledConnection(Connection):
         self.prepared = False
         self.returns_to = ""
         self.plain: set[str] = set()
+        self.committing = False
         self._last = ""
         self._ours = 0
         self._check: Callable[[str], Awaitable[bool]] | None = None
@@ -103,6 +109,13 @@ class PooledConnection(Connection):
             return await super().own(query, *args, timeout=timeout)
 
     async def control(self, query: str, timeout: float | None = None) -> str:
+        self.committing = query == "commit"
+        try:
+            return await self._controlled(query, timeout)
+        finally:
+            self.committing = False
+
+    async def _controlled(self, query: str, timeout: float | None) -> str:
         if not self.touched or query not in ("commit", "rollback"):
             return await super().control(query, timeout)
         if query == "rollback":
@@ -115,7 +128,7 @@ class PooledConnection(Connection):
                 await super().control(f"set constraints all immediate; {_UNDO}; {self.returns_to}; commit", timeout)
                 self.touched = False
             except asyncpg.InFailedSQLTransactionError:
-                return await self.control("rollback", timeout)
+                return await self._controlled("rollback", timeout)
         return self.last_status
 
     # -- what the borrower does ---------------------------------------------------------------------------------------------
@@ -205,3 +218,22 @@ async def connect_pooled(
         raise CannotConnect(f"the pooler on {host}:{port} cannot be connected to: {said}", state=sqlstate(error)) from error
     connection.prepared, connection.returns_to, connection.plain = prepared, returns_to, plain
     return connection
+
+
+async def speaks(host: str, port: int, *, seconds: float) -> bool:
+    """Whether a PgBouncer says anything: its answer to SSLRequest, a byte that comes before any login and any server.
+
+    That somebody accepts a connection says less: the kernel of a stopped process does.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(_SSL_REQUEST)
+                return bool(await reader.read(1))
+            finally:
+                writer.transport.abort()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+    except (OSError, TimeoutError):
+        return False

@@ -44,7 +44,8 @@ class Connection(asyncpg.Connection):
 
     ``unreplicated``: a COMMIT on it was answered without the synchronous replicas. ``touched``: since :meth:`lend`, something
     was sent that may have left state in the session. ``altered``: the borrower changed this object itself (a codec), which no
-    statement undoes. ``last_status``: the command tag of the last statement sent without
+    statement undoes. ``taken_over``: its session was opened for other work, and DISCARD ALL would return to that.
+    ``last_status``: the command tag of the last statement sent without
     parameters (``COMMIT`` may be answered by ``ROLLBACK``).
     """
 
@@ -64,6 +65,7 @@ class Connection(asyncpg.Connection):
         self.unreplicated = False
         self.touched = False
         self.altered = False
+        self.taken_over = False
         self.last_status = ""
         self._touches: Callable[[str], bool] = _always
         self._kept: dict[str, Any] = {}
