@@ -31,11 +31,18 @@ from (select pg_is_in_recovery() as recovering{} offset 0) r
 """
 ASK = _WORD.format("")
 #: The same, answered once the node takes writes, or after 0.2 s: a promotion takes that long, and many processes that asked over
-#: and over would take from it what it needs most.
+#: and over would take from it what it needs most. Those that were waiting when it came are answered one after the other, 10 ms a
+#: process, 0.2 s at most: all of them would write at once, each for the first time in its session, and none be done early.
 ASK_PROMOTED = """
 with waited as materialized (
-    select count(*) from generate_series(1, 40) where case when pg_is_in_recovery() then pg_sleep(0.005)::text is null end
-)""" + _WORD.format(" from waited")
+    select count(*) as times from generate_series(1, 40)
+    where case when pg_is_in_recovery() then pg_sleep(0.005)::text is not null end
+), turn as materialized (
+    select case when times > 0 and not pg_is_in_recovery() then pg_sleep(random() * least(0.2, 0.01 * (
+        select count(*) - 1 from pg_stat_activity as other join pg_stat_activity as own on own.pid = pg_backend_pid()
+        where other.query = own.query and other.state = 'active'))) end
+    from waited
+)""" + _WORD.format(" from turn")
 # For who has nobody else to ask: which database it is, and how far a primary had followed before it was promoted, which is where
 # the timeline before its own ended. (After a restart there is none; after a crash it is where the crash was, so only a promotion
 # that was watched counts.)

@@ -73,6 +73,7 @@ class Watchover:
         self._removed = False
         self._wake = asyncio.Event()
         self._judgement: asyncio.Task[None] | None = None
+        self._fenced: LeadSeen | None = None  # the lead for which it was killed
         self._judging, self._starting = asyncio.Lock(), asyncio.Lock()
 
     @property
@@ -196,7 +197,7 @@ class Watchover:
         began = time.monotonic()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAD_DEADLINE):
-                lead = await self._who_leads(node)
+                lead, self._fenced = self._fenced or await self._who_leads(node), None
                 rule = decide(NodeSeen(node.member, ended=True, lead=lead))
                 if rule.deed is Deed.REVOKE and lead is not None and await self._around.leads.revoke(lead):
                     self._tell("revoked its lease", rule.because, took=time.monotonic() - began)
@@ -232,8 +233,11 @@ class Watchover:
             look.postgres_killed = False  # judged; when another postmaster is killed that is another story
             if rule.deed is not Deed.FENCE:
                 return
+            self._fenced = lead
             held.send(signal.SIGKILL)
             confirmed = await held.ends_within(KILL_LIMIT)
+            if not confirmed:
+                self._fenced = None  # who could be elected then, need not be able to when it ends at last
             what = "fenced" if confirmed else "killed, but it has not ended"
             self._tell(what, rule.because, took=time.monotonic() - began)
 
