@@ -83,6 +83,28 @@ async def test_who_rests_makes_no_connection_any_more(made: list[Answering]) -> 
     assert made == []
 
 
+async def test_one_that_was_not_begun_yet_when_it_was_let_go_is_made_anew(made: list[Answering]) -> None:
+    """A task that is cancelled before its first step never runs: nothing in it can tidy up."""
+    prober = Prober(Login("a", "b"))
+    asking = asyncio.create_task(prober.ask(NODE, seconds=2))
+    await asyncio.sleep(0)
+    prober.rest()
+    assert await asking is None
+    assert await prober.ask(NODE, seconds=2) is not None
+    assert len(made) == 1
+
+
+async def test_a_session_is_that_of_the_last_word_while_it_lives(made: list[Answering]) -> None:
+    prober = Prober(Login("a", "b"))
+    assert prober.session(NODE.name) is None
+    await prober.ask(NODE, seconds=2)
+    assert prober.session(NODE.name) is made[0]  # type: ignore[comparison-overlap]
+    made[0].open = False
+    assert prober.session(NODE.name) is None
+    await prober.ask(NODE, seconds=2)
+    assert prober.session(NODE.name) is made[1]  # type: ignore[comparison-overlap]
+
+
 async def test_a_node_that_refuses_is_asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = 0
 

@@ -1,4 +1,7 @@
-"""How far each node has come: asked when somebody needs to know, remembered because it only grows.
+"""How far each node has come: asked when somebody needs to know, remembered because it only grows while the node runs.
+
+A replica that is started again opens at the first position at which it is consistent, which may be before one that it had
+shown. So what a node said counts as long as the session lives in which it said so.
 
 Nothing is polled while nobody waits. Questions to one node are shared: whoever asks while one is under way takes the next
 one's answer, together with all who came meanwhile (as commits share one flush of the log). So what a position is needed for
@@ -14,6 +17,7 @@ from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import NodeName
 from pgfleet.routing.consistency import Mark, Proofs
 from pgfleet.runtime.clock import monotonic
+from pgfleet.runtime.sql import Connection
 from pgfleet.topology.probe import OwnWord, Prober
 
 #: Seconds for one answer.
@@ -26,14 +30,19 @@ class Positions:
     def __init__(self, prober: Prober, heard: Callable[[NodeName, OwnWord], None]) -> None:
         self._prober, self._heard = prober, heard
         self._words: dict[NodeName, OwnWord] = {}
+        self._said_in: dict[NodeName, Connection | None] = {}
         self._proofs: dict[str, Proofs] = {}
         self._asking: dict[NodeName, asyncio.Task[OwnWord | None]] = {}
         self._next: dict[NodeName, asyncio.Task[OwnWord | None]] = {}
 
     def replayed(self, node: NodeName) -> int:
-        """The farthest that ``node`` was seen at, bytes of WAL; -1 = never."""
+        """The farthest that ``node`` was seen at since it was started, bytes of WAL; -1 = never."""
         word = self._words.get(node)
-        return -1 if word is None else word.position
+        return -1 if word is None or not self._counts(node) else word.position
+
+    def _counts(self, node: NodeName) -> bool:
+        session = self._prober.session(node)
+        return session is not None and session is self._said_in.get(node)
 
     def timeline(self, node: NodeName) -> int:
         """The timeline it was last seen on; 0 = never seen."""
@@ -76,6 +85,11 @@ class Positions:
 
     def _learn(self, name: NodeName, word: OwnWord, began: float) -> None:
         self._heard(name, word)
+        if not self._counts(name):
+            self._words.pop(name, None)
+            if (proofs := self._proofs.get(name.shard)) is not None:
+                self._proofs[name.shard] = proofs.without(name)
+            self._said_in[name] = self._prober.session(name)
         known = self._words.get(name)
         if known is None or (word.timeline, word.position) > (known.timeline, known.position):
             self._words[name] = word
@@ -90,7 +104,8 @@ class Positions:
     def fresh(self, shard: str, max_staleness: float) -> frozenset[NodeName]:
         """The replicas that are proven to be at most ``max_staleness`` seconds behind now."""
         proofs = self._proofs.get(shard)
-        return frozenset() if proofs is None else proofs.fresh(max_staleness, monotonic())
+        fresh = frozenset[NodeName]() if proofs is None else proofs.fresh(max_staleness, monotonic())
+        return frozenset(node for node in fresh if self._counts(node))
 
     def mark(self, shard: str, max_staleness: float) -> Mark | None:
         """Where the primary was at most ``max_staleness`` seconds ago, the longest ago; None: nobody asked it since."""

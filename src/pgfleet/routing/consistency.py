@@ -2,7 +2,8 @@
 
 A *mark* is the primary's WAL position at an instant. A replica that has replayed up to a mark has everything that was
 committed before that instant; so, at ``now``, it is at most ``now - mark.at`` seconds stale. Positions only grow within
-a timeline, so a proof never weakens except by time's passing; with a new primary all marks and proofs are forgotten.
+a timeline while a node runs, so a proof weakens by time's passing only; with a new primary all marks and proofs are forgotten,
+and with a node's restart those about it.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ class Proofs:
         if reached is None or reached <= self.fresh_at.get(node, float("-inf")):
             return self
         return replace(self, fresh_at={**self.fresh_at, node: reached})
+
+    def without(self, node: NodeName) -> Proofs:
+        """With nothing proven about ``node``: it was started again."""
+        return replace(self, fresh_at={name: at for name, at in self.fresh_at.items() if name != node})
 
     def fresh(self, max_staleness: float, now: float) -> frozenset[NodeName]:
         """The replicas proven to be at most ``max_staleness`` seconds stale at ``now``."""

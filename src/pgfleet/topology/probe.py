@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import asyncpg
 
@@ -97,6 +98,7 @@ class Prober:
         self.login_of: Callable[[NodeAddress], Login] = login if callable(login) else lambda _: login
         self.seconds = seconds
         self._kept: dict[NodeName, Connection] = {}
+        self._spoke: dict[NodeName, Connection] = {}
         self._asking: dict[NodeName, asyncio.Lock] = {}
         self._making: dict[NodeName, asyncio.Task[None]] = {}
         #: Nodes that refused our last question in so many words (an SQLSTATE): they are full, or starting, and not silent.
@@ -141,7 +143,13 @@ class Prober:
             raise
         self._heard(node.name, None)
         self._keep(node.name, connection)
+        self._spoke[node.name] = connection
         return Answer(rows, monotonic() - began)
+
+    def session(self, node: NodeName) -> Connection | None:
+        """That by which ``node`` spoke last, as long as it lives; so long the node was not started again."""
+        connection = self._spoke.get(node)
+        return None if connection is None or connection.is_closed() else connection
 
     async def race(self, nodes: Iterable[NodeAddress]) -> dict[NodeName, OwnWord]:
         """Ask all at once: until all have spoken or had their second, or shortly after one said that it takes
@@ -206,22 +214,26 @@ class Prober:
             making = self._making.get(node.name)
             if making is None:
                 making = self._making[node.name] = asyncio.get_running_loop().create_task(self._make(node))
-                making.add_done_callback(lambda task: task.cancelled() or task.exception())
+                making.add_done_callback(partial(self._made, node.name))
             await asyncio.wait([making])  # whose time is up leaves; it goes on
             if making.cancelled():
                 raise CannotConnect(f"{node.host}:{node.port} is not asked any more")
             making.result()
 
     async def _make(self, node: NodeAddress) -> None:
-        try:
-            connection = await connect(node.host, node.port, self.login_of(node), settings=_SETTINGS, seconds=_MAKING)
-        finally:
-            self._making.pop(node.name, None)
-        self._keep(node.name, connection)
+        self._keep(node.name, await connect(node.host, node.port, self.login_of(node), settings=_SETTINGS, seconds=_MAKING))
+
+    def _made(self, name: NodeName, making: asyncio.Task[None]) -> None:
+        """However it ended: one that is cancelled before its first step ends without having run."""
+        if self._making.get(name) is making:
+            del self._making[name]
+        if not making.cancelled():
+            making.exception()  # whoever waited for it has heard
 
     def rest(self) -> None:
         """Let every kept connection go, and every one that is being made."""
-        for task in self._making.values():
+        making, self._making = self._making, {}
+        for task in making.values():
             task.cancel()
         kept, self._kept = self._kept, {}
         for connection in kept.values():

@@ -27,6 +27,8 @@ from pgfleet.topology.probe import ASK_PROMOTED, OwnWord, Prober, decide
 IDLE = 4.0
 #: Seconds between two questions to a lock's holder that does not take writes yet: at first, and after :data:`PATIENCE`.
 EAGER, CALM, PATIENCE = 0.015, 0.25, 10.0
+#: Seconds after a new primary did not say where the timelines before its own ended.
+HISTORY = (0.05, 0.1, 0.2, 0.4, 0.8)
 #: Seconds between two rounds of questions while etcd is silent, and between two attempts to reach it.
 WITHOUT_ETCD = 1.0
 #: Seconds that a switchover which was asked for may keep writes waiting, if nothing comes of it.
@@ -83,6 +85,7 @@ class FleetWatch:
         self._reread_at = dict.fromkeys(self._nodes, float("-inf"))
         self._drained: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._histories = 0  # that are being asked for
         self._closed = False
 
     # -- living ----------------------------------------------------------------------------------------------------
@@ -236,10 +239,19 @@ class FleetWatch:
         return primary is not None
 
     async def _ask_history(self, primary: NodeAddress) -> None:
-        ends = await self._prober.history(primary)
-        view = self.views[primary.name.shard]
-        if ends is not None and view.primary == primary.name:
-            self._publish(replace(view, ends=ends))
+        self._histories += 1
+        try:
+            for pause in HISTORY:
+                ends = await self._prober.history(primary)
+                view = self.views[primary.name.shard]
+                if view.primary != primary.name:
+                    return
+                if ends is not None:
+                    self._publish(replace(view, ends=ends))
+                    return
+                await asyncio.sleep(pause)  # Patroni notes it, too, some two seconds after the promotion
+        finally:
+            self._histories -= 1
 
     async def _ask_nodes(self, shard: str) -> bool:
         if not self._asks:
@@ -283,7 +295,7 @@ class FleetWatch:
             busy = [s for s, t in self._settling.items() if not t.done()]
             if not self.etcd_answers:
                 await asyncio.gather(*(self._ask_nodes(shard) for shard in self._nodes if shard not in busy))
-            elif not busy:
+            elif not busy and not self._histories:
                 self._prober.rest()
 
     # -- telling ---------------------------------------------------------------------------------------------------
