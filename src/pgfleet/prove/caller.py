@@ -13,6 +13,7 @@ import random
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -41,7 +42,10 @@ POOL = 4
 BEHIND = 5
 
 STATEMENT = COUNTED.format(*(f"${n}" for n in range(1, 7)))
-FIND = "select pg_is_in_recovery() as replica, exists (select from questions where subject = $1 and id = $2) as found"
+FIND = """
+select pg_is_in_recovery() as replica, exists (select from questions where subject = $1 and id = $2) as found,
+       inet_server_port() as port, pg_last_wal_replay_lsn()::text as replayed
+"""
 #: What a call may end with that is no mistake of ours.
 FAILURES = (PgfleetError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
@@ -173,8 +177,22 @@ class Caller:
         self.summary.reads += 1
         self.summary.on_replicas += bool(seen["replica"])
         if not seen["found"]:
-            told = f"{row} on {shard}, at {time.monotonic():.3f}, replica: {seen['replica']}, {self._client.token().of(shard)}"
-            self.summary.behind.append(told)
+            again = None
+            with suppress(*FAILURES):
+                (again,) = await self._client.fetch("questions", FIND, subject, row, key=subject, deadline=DEADLINE)
+            told = f"{row} on {shard}, at {time.monotonic():.3f}, {dict(seen)}, then {again and dict(again)}"
+            self.summary.behind.append(f"{told}, {self._client.token().of(shard)}, {explained(self._client, shard)}")
+
+
+def explained(client: pgfleet.Fleet, shard: str) -> str:
+    """What the client knew of ``shard``, for whoever has to find out why a read was behind."""
+    router = client._open.router
+    reached = {
+        node.member: (router.positions.timeline(node), router.positions.replayed(node))
+        for node in router.addresses
+        if node.shard == shard
+    }
+    return f"{router.lineage(shard)}, {router.route(shard)}, positions {reached}"
 
 
 async def resolved(unknown: OutcomeUnknown) -> Said:
