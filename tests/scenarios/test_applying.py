@@ -32,7 +32,7 @@ def test_apply_killed_again_and_again_gets_there_and_destroy_too() -> None:
                 time.sleep(lives)
                 kill(attempt.pid)
         stage.run("apply")
-        assert stage.status()["healthy"]
+        stage.whole()
         assert stage.json("apply")["steps"] == []
 
         # A reader more, interrupted; then finished.
@@ -57,7 +57,7 @@ def test_apply_killed_again_and_again_gets_there_and_destroy_too() -> None:
         assert "work_mem" in stage.run("plan")
         stage.run("apply")
         assert "128" in stage.run("sql", "--shard", "main", "--role", "primary", "-c", "show max_locks_per_transaction")
-        assert stage.status()["healthy"]
+        stage.whole()
 
         # Destroying, interrupted, then finished; and once more.
         for lives in (0.4, 0.9, 1.5):
@@ -86,7 +86,7 @@ def test_two_fleets_side_by_side_and_two_applies_of_one() -> None:
             assert one.wait(timeout=200) == 0
             assert other.wait(timeout=200) == 0
         first.run("destroy", "--yes")
-        assert second.status()["healthy"]
+        second.whole()
         assert first.processes() == []
     finally:
         take_down(first)

@@ -16,7 +16,7 @@ from pgfleet.client.lasting import Leaves, Left
 from pgfleet.client.open import Opened
 from pgfleet.client.pools import RESET_SECONDS, NodePool
 from pgfleet.client.trouble import BROKEN
-from pgfleet.errors import NoPooler, SessionState
+from pgfleet.errors import CannotConnect, NoPooler, SessionState
 from pgfleet.facts.addresses import READS_BEGIN, NodeAddress, PoolerAddress, read_only_database, read_write_database
 from pgfleet.names import NodeName
 from pgfleet.runtime.pooled import PooledConnection, connect_pooled, speaks
@@ -46,6 +46,7 @@ class PoolerPool(NodePool):
         super().__init__(_address(pooler, shard), login, {}, budget, catalogue, stuck=lambda _: stuck(pooler))
         self.pooler, self.reads, self._gate = pooler, reads, gate
         self._plain: set[str] = set()
+        self._connecting: set[asyncio.Timeout] = set()
 
     @property
     def whose(self) -> str:
@@ -57,11 +58,18 @@ class PoolerPool(NodePool):
         return self._catalogue.left(sql)
 
     async def _connect(self) -> Connection:
-        async with self._gate:
-            connection = await connect_pooled(
-                self.pooler.host, self.pooler.port, self._login, prepared=self.pooler.prepared > 0,
-                returns_to=READS_BEGIN if self.reads else "", plain=self._plain, seconds=LOGIN_SECONDS,
-            )  # fmt: skip
+        limit = asyncio.timeout(None)
+        try:
+            async with self._gate, limit:
+                self._connecting.add(limit)
+                connection = await connect_pooled(
+                    self.pooler.host, self.pooler.port, self._login, prepared=self.pooler.prepared > 0,
+                    returns_to=READS_BEGIN if self.reads else "", plain=self._plain, seconds=LOGIN_SECONDS,
+                )  # fmt: skip
+        except TimeoutError as error:
+            raise CannotConnect(f"{self.whose} hangs") from error
+        finally:
+            self._connecting.discard(limit)
         connection.watched_by(partial(self._look, connection))
         return connection
 
@@ -89,6 +97,8 @@ class PoolerPool(NodePool):
     def hangs(self) -> None:
         """Cut off whoever waits for an answer, but for that to a COMMIT: to wait is better than not to know what became of it."""
         self.drop(None if self.reads else _commits)
+        for limit in self._connecting:
+            limit.reschedule(asyncio.get_running_loop().time())
 
     async def _clean(self, connection: Connection) -> bool:
         """Roll back what is open. A session is not ours to discard: whoever leaves something in it does not get so far."""
