@@ -10,9 +10,9 @@ from pgfleet.errors import TokenUnreadable
 from pgfleet.routing.token import TIMELINES, Position, Token
 
 positions = st.builds(Position, st.integers(1, 9), st.integers(0, 2**63), st.integers(0, 2**40), st.integers(0, 2**64 - 1))
-tokens = st.lists(st.tuples(st.sampled_from(["stem", "humanities", "users-eu"]), positions), max_size=12).map(
-    lambda entries: _of(entries)
-)
+UNREAD = Position(0, 0)
+shards = st.sampled_from(["stem", "humanities", "users-eu"])
+tokens = st.lists(st.tuples(shards, positions | st.just(UNREAD)), max_size=12).map(lambda entries: _of(entries))
 
 
 def _of(entries: list[tuple[str, Position]]) -> Token:
@@ -38,7 +38,8 @@ def test_merging_forgets_nothing(one: Token, other: Token) -> None:
             p for p in both.of(shard) if (p.system, p.timeline, p.begin) == (position.system, position.timeline, position.begin)
         ]
         assert kept == [] or kept[0].lsn >= position.lsn
-        assert kept or len(both.of(shard)) == TIMELINES
+        assert kept or len(both.of(shard)) >= TIMELINES
+        assert position != UNREAD or UNREAD in both.of(shard), "it may be the newest write of all"
 
 
 @given(tokens)
@@ -73,3 +74,22 @@ def test_a_position_that_could_not_be_read_is_covered_by_a_later_one() -> None:
     token = Token().with_position("stem", Position(0, 0))
     assert token.of("stem") == (Position(0, 0),)
     assert token.with_position("stem", Position(3, 7)).of("stem") == (Position(3, 7),)
+
+
+@pytest.mark.parametrize("timelines", [1, TIMELINES, TIMELINES + 3])
+def test_a_position_that_could_not_be_read_is_not_forgotten_for_older_ones(timelines: int) -> None:
+    """However many failovers the caller has seen: by its place in the order it would be the oldest."""
+    token = Token()
+    for timeline in range(1, timelines + 1):
+        token = token.with_position("stem", Position(timeline, 10 * timeline))
+    unread = token.with_position("stem", UNREAD)
+    for carried in (
+        unread,
+        Token.parse(str(unread)),
+        token.merged(unread),
+        unread.merged(token),
+        unread.with_position("other", UNREAD),
+    ):
+        assert UNREAD in carried.of("stem")
+        assert Position(timelines, 10 * timelines) in carried.of("stem")
+    assert UNREAD not in unread.with_position("stem", Position(timelines, 10 * timelines)).of("stem")

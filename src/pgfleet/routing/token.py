@@ -11,7 +11,7 @@ import base64
 import binascii
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pgfleet.errors import TokenUnreadable
@@ -53,19 +53,25 @@ class Token:
     def with_position(self, shard: str, position: Position) -> Token:
         """With one more write. The farthest of a timeline stays, and the positions of other timelines: whether those are
         still part of the shard's history is for :func:`pgfleet.routing.lineage.judge` to say."""
-        # A position that could not be read (timeline 0) is covered by any that was read later, from the same history.
-        kept = {(p.system, p.timeline, p.begin): p for p in self.of(shard) if p.timeline or not position.timeline}
-        name = (position.system, position.timeline, position.begin)
-        if name in kept and kept[name].lsn >= position.lsn:
-            return self
-        kept[name] = position
-        return Token({**self.positions, shard: tuple(sorted(kept.values())[-TIMELINES:])})
+        before = self.of(shard)
+        if position.timeline:  # one that could not be read (timeline 0) is covered by any that is read later, of the same history
+            before = tuple(p for p in before if p.timeline)
+        return self._with(shard, (*before, position))
+
+    def _with(self, shard: str, positions: Iterable[Position]) -> Token:
+        farthest: dict[tuple[int, int, int], Position] = {}
+        for position in sorted(positions):
+            farthest[position.system, position.timeline, position.begin] = position
+        unread = [p for p in farthest.values() if not p.timeline]  # of a write that may be newer than all the others
+        known = [p for p in sorted(farthest.values()) if p.timeline]
+        told = (*unread, *known[-TIMELINES:])
+        return self if told == self.of(shard) else Token({**self.positions, shard: told})
 
     def merged(self, other: Token) -> Token:
         """Both."""
         token = self
-        for shard, position in other:
-            token = token.with_position(shard, position)
+        for shard, positions in other.positions.items():
+            token = token._with(shard, (*token.of(shard), *positions))
         return token
 
     def __iter__(self) -> Iterator[tuple[str, Position]]:
@@ -90,11 +96,14 @@ class Token:
             packed = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
             if int.from_bytes(packed[:4], "big") != zlib.crc32(packed[4:]):
                 raise TokenUnreadable("a token was cut or changed on its way", seen=[f"{text[:40]}… ({len(text)} characters)"])
-            token = cls()
+            found: dict[str, list[Position]] = {}
             for shard, system, timeline, begin, lsn in json.loads(packed[4:]):
                 if not isinstance(shard, str) or not all(type(n) is int and n >= 0 for n in (system, timeline, begin, lsn)):
                     raise ValueError("not a position")
-                token = token.with_position(shard, Position(timeline, lsn, begin, system))
+                found.setdefault(shard, []).append(Position(timeline, lsn, begin, system))
+            token = cls()
+            for shard, positions in found.items():
+                token = token._with(shard, positions)
             return token
         except (binascii.Error, ValueError, TypeError, UnicodeDecodeError, RecursionError):
             raise TokenUnreadable(f"{text[:40]!r} is not a token") from None
