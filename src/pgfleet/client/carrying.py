@@ -47,12 +47,6 @@ class Carrying:
             self._here.set(carrier)
         carrier.token = carrier.token.with_position(shard, position)
 
-    def replace(self, shard: str, positions: tuple[Position, ...]) -> None:
-        """Positions on ``shard`` that are all part of its history may be told as one."""
-        carrier = self._here.get()
-        if carrier is not None:
-            carrier.token = Token({**carrier.token.positions, shard: positions})
-
     def after(self, token: Token) -> After:
         """From here on (to the end of a ``with``, where there is one) this caller's reads see what ``token`` speaks of."""
         return After(self._here, Carrier(self.token().merged(token)))
