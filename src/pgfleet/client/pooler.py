@@ -97,7 +97,8 @@ class PoolerPool(NodePool):
     def hangs(self) -> None:
         """Cut off whoever waits for an answer, but for that to a COMMIT: to wait is better than not to know what became of it."""
         self.drop(None if self.reads else _commits)
-        for limit in self._connecting:
+        connecting, self._connecting = self._connecting, set()
+        for limit in connecting:
             limit.reschedule(asyncio.get_running_loop().time())
 
     async def _clean(self, connection: Connection) -> bool:
