@@ -128,6 +128,7 @@ async def _speaks(pooler: NodeAddress) -> bool:
 
 
 def _address(pooler: PoolerAddress, shard: str = "") -> NodeAddress:
+    """Stands for a node's. :param shard: empty: of the pooler itself, whichever shard it leads to."""
     return NodeAddress(NodeName(shard, pooler.region, NO_NODE), "reader", pooler.host, pooler.port, 0)
 
 

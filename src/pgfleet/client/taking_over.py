@@ -1,7 +1,7 @@
 """Making a session that was opened for other work one of ours, in a round trip.
 
-A new connection is several, a process of the server's, and some ten milliseconds of work on both sides; and whoever has just been
-promoted is asked for one by everybody at once.
+A new connection is several, a process of the server's, and work for both sides; and whoever has just been promoted is asked
+for one by everybody at once.
 """
 
 from __future__ import annotations

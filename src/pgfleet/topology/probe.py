@@ -32,8 +32,8 @@ from (select pg_is_in_recovery() as recovering{} offset 0) r
 """
 ASK = _WORD.format("")
 #: The same, answered once the node takes writes, or after 0.2 s: a promotion takes that long, and many processes that asked over
-#: and over would take from it what it needs most. Those that were waiting when it came are answered one after the other, 10 ms a
-#: process, 0.2 s at most: all of them would write at once, each for the first time in its session, and none be done early.
+#: and over would take from it what it needs most. Those that were waiting when it came are answered by chance within 10 ms for
+#: each of them, 0.2 s at most: else all would write at once, each for the first time in its session, and none be done early.
 ASK_PROMOTED = """
 with waited as materialized (
     select count(*) as times from generate_series(1, 40)

@@ -26,7 +26,8 @@ SEED = "PGFLEET_PROVE_SEED"
 WITHIN = 0.6
 TEXT = (
     f"The fleet of question-bank-demo (4 shards of 3 PostgreSQL nodes) under {CALLERS} processes, spread over its"
-    f" regions. Each writes to every shard every {EVERY * 1000:.0f} ms, by `execute`, by resolvable `write` blocks and by"
+    " regions. The processes run on uvloop and at niceness 5, behind the engines that they share the machine with."
+    f" Each writes to every shard every {EVERY * 1000:.0f} ms, by `execute`, by resolvable `write` blocks and by"
     " `transact`, reads a third of that back at once, and reads questions besides. Two shards at a time, up to 4 s"
     " apart, lose or change their primary: SIGKILL of its postmaster and Patroni (*crash*), of its Patroni, of its"
     " postmaster; SIGSTOP of all its processes for 1 to 5 s (*stop*: up to 3 s the keeper waits for a stopped primary,"
