@@ -29,7 +29,7 @@ from pgfleet.errors import (
     SessionState,
     WriteInRead,
 )
-from pgfleet.runtime.sql import sqlstate
+from pgfleet.runtime.sql import Connection, sqlstate
 from pgfleet.runtime.state import read_addresses
 from pgfleet.spec.pools import PROBES
 
@@ -75,6 +75,26 @@ async def owner(stage: Pooled) -> AsyncIterator[asyncpg.Connection[Any]]:
     connection = await stage.fleet.connect("one", role="postgres")
     yield connection
     await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("sql", "waits"),
+    [
+        ("select 1", True),
+        ("set local work_mem = '5MB'", True),
+        ("set local Synchronous_Commit = local", False),
+        ("select set_config('synchronous' || '_commit', 'off', true)", False),
+    ],
+)
+async def test_who_says_for_whom_its_commit_waits_is_heard(fleet: Fleet, sql: str, waits: bool) -> None:
+    async with fleet.write("questions", key="one-a") as connection:
+        assert isinstance(connection, Connection)
+        await connection.execute(sql)
+        assert connection.waits_for_replicas is waits
+    async with fleet.write("questions", key="one-a") as connection:
+        assert isinstance(connection, Connection)
+        await connection.fetch("select 1")
+        assert connection.waits_for_replicas, "that was another transaction"
 
 
 # -- sessions ----------------------------------------------------------------------------------------------------------------

@@ -26,10 +26,20 @@ HISTORY = Lineage(3, {1: 1000, 2: 2000}, 77)
         (Position(0, 0), Untold),
         (Position(2, 1500, 900, 77), Lost),  # another timeline 2, which began at 900
         (Position(2, 850, 900, 77), Held),  # what is before its begin, both have
+        (Position(1, 1200, 0, 77, within=1000), Held),  # what is behind its timeline's end is others'
+        (Position(1, 1200, 0, 77, within=1001), Lost),
+        (Position(2, 1500, 900, 77, within=900), Held),
+        (Position(2, 1500, 900, 77, within=901), Lost),
     ],
 )
 def test_judged(position: Position, verdict: type) -> None:
     assert isinstance(judge(position, HISTORY), verdict)
+
+
+def test_nobody_needs_more_of_a_timeline_than_it_had() -> None:
+    assert judge(Position(1, 1200, 0, 77, within=900), HISTORY) == Held(1000)
+    assert judge(Position(2, 1500, 900, 77, within=800), HISTORY) == Held(900)
+    assert judge(Position(3, 2500, 2000, 77, within=2100), HISTORY) == Held(2500), "while it lives on, all of it is needed"
 
 
 def test_where_an_old_timeline_ended_is_not_guessed() -> None:

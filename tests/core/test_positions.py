@@ -28,7 +28,7 @@ class Saying:
         spoke = self._spoke.get(name)
         return spoke if spoke is self._sessions[name] else None
 
-    async def ask(self, node: NodeAddress, *, seconds: float) -> OwnWord:
+    async def ask(self, node: NodeAddress, *, seconds: float, question: str) -> OwnWord:
         self._spoke[node.name] = self._sessions[node.name]
         return OwnWord(node is REPLICA, self.at[node.name], 1, 0.001)
 

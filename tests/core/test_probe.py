@@ -30,12 +30,12 @@ class Answering:
     def terminate(self) -> None:
         self.open = False
 
-    async def fetch(self, sql: str) -> list[tuple[bool, int, int]]:
+    async def fetch(self, sql: str) -> list[dict[str, object]]:
         assert not self.busy
         self.busy = True
         await asyncio.sleep(0.01)
         self.busy = False
-        return [(True, 100, 1)]
+        return [{"recovering": True, "position": 100, "timeline": 1}]
 
 
 @pytest.fixture

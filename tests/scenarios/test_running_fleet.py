@@ -283,6 +283,21 @@ async def test_a_new_primary_says_itself_where_the_timelines_before_it_ended(
     await asyncio.to_thread(running_fleet.whole)
 
 
+async def test_a_primary_tells_how_far_its_replicas_have_confirmed(running_fleet: Stage) -> None:
+    async with pgfleet.connect(running_fleet.folder) as fleet:
+        router = fleet._open.router
+        await fleet.execute("questions", "insert into questions values ($1, $2, 'x')", "AWS", uuid.uuid4(), key="AWS")
+        (position,) = fleet.token().of("one")
+        primary = router.primary("one")
+        assert primary is not None
+        word = await router.positions.ask(primary)
+        assert word is not None
+        assert word.confirmed is not None, "its replicas are those of synchronous_standby_names"
+        assert position.last <= word.confirmed <= word.position
+        assert word.settled is not None
+        assert word.settled > 0
+
+
 async def test_a_switchover_fails_no_call(running_fleet: Stage) -> None:
     before = (await asyncio.to_thread(running_fleet.shard, "one"))["primary"]["node"]
 

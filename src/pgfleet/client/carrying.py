@@ -47,9 +47,12 @@ class Carrying:
             self._here.set(carrier)
         carrier.token = carrier.token.with_position(shard, position)
 
-    def after(self, token: Token) -> After:
-        """From here on (to the end of a ``with``, where there is one) this caller's reads see what ``token`` speaks of."""
-        return After(self._here, Carrier(self.token().merged(token)))
+    def after(self, token: Token, *, alone: bool = False) -> After:
+        """From here on (to the end of a ``with``, where there is one) this caller's reads see what ``token`` speaks of.
+
+        :param alone: and of what this caller wrote before, they need not.
+        """
+        return After(self._here, Carrier(token if alone else self.token().merged(token)))
 
 
 class After:

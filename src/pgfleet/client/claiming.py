@@ -18,7 +18,7 @@ from pgfleet.runtime.clock import Deadline
 
 #: Told of each shard on which this caller has marked a value as given up: what it reads there later, on replicas too, is the
 #: mark or what came of it.
-Wrote = Callable[[str], Awaitable[None]]
+Wrote = Callable[[str, Deadline], Awaitable[None]]
 
 
 async def write_outcome(connection: asyncpg.Connection[Any], write: UUID) -> None:
@@ -84,7 +84,7 @@ class Claiming:
                 for at in self.releases:
                     await self._mark(at, deadline)
                 for shard in dict.fromkeys(at.shard for at in self.releases):
-                    await self._wrote(shard)
+                    await self._wrote(shard, deadline)
                 return
             except (OutcomeUnknown, DeadlineExceeded) as error:
                 await self.settle(deadline, committed=False)

@@ -205,13 +205,15 @@ class Fleet:
         """Where this caller's writes are. ``str()`` of it fits a header, a cookie, or a job's argument."""
         return self._carrying.token()
 
-    def after(self, token: Token | str | None) -> After:
+    def after(self, token: Token | str | None, *, alone: bool = False) -> After:
         """From now on (to the end of a ``with``) this caller's reads see the writes that ``token`` speaks of.
 
         :param token: None or empty: of none; but child tasks share what they write from here on.
+        :param alone: what this caller wrote before, its reads need not see. So a caller goes on that was told
+            :class:`~pgfleet.errors.WriteLost`, and a worker that takes one job after the other.
         :raises TokenUnreadable: it is no token.
         """
-        return self._carrying.after(Token.parse(token) if isinstance(token, str) and token else token or Token())
+        return self._carrying.after(Token.parse(token) if isinstance(token, str) and token else token or Token(), alone=alone)
 
     # -- all shards ------------------------------------------------------------------------------------------------------
 

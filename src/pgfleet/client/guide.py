@@ -177,7 +177,7 @@ class Guide:
         word = await router.positions.ask(router.addresses[node])
         if word is None or word.recovering:
             return Position(0, 0)  # it is gone since; the next one has it, and until that says where it is only a primary will do
-        return router.lineage(node.shard).position(word.timeline, word.position)
+        return router.position(node.shard, word, None)  # what its transaction said of synchronous_commit is not known here
 
     def wrote(self, shard: str, position: Position) -> None:
         """The caller's reads of ``shard`` must see as far as ``position``. Called in the caller's own context."""

@@ -64,7 +64,7 @@ class Swept:
     undecided: list[str] = field(default_factory=list)
 
 
-async def _nobody(shard: str) -> None:
+async def _nobody(shard: str, deadline: Deadline) -> None:
     """Told, and not remembered."""
 
 

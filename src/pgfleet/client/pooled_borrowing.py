@@ -188,8 +188,9 @@ class PrimaryProber(Prober):
             try:
                 async with asyncio.timeout(max(0.001, deadline.left())):
                     began = monotonic()
-                    row = await connection.own(ASK)
-            except (asyncpg.PostgresError, *BROKEN):
+                    row = await connection.own(question)
+            except (asyncpg.PostgresError, *BROKEN) as error:
+                self._heard(node.name, sqlstate(error))
                 pool.discard(connection)
                 return None
             except BaseException:
@@ -197,7 +198,8 @@ class PrimaryProber(Prober):
                 raise
             pool.release(connection)
             # One that is in recovery is no primary (any more): its word is about another position.
-            return OwnWord(row[0], row[1], row[2], monotonic() - began) if not row[0] else None
+            word = OwnWord(rtt=monotonic() - began, **row)
+            return None if word.recovering else word
         return None
 
 

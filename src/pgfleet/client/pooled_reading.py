@@ -221,7 +221,7 @@ class PooledReader(Reader):
         until, pause = min(limit.at, monotonic() + CATCH_UP), FIRST
         while True:
             row = await connection.own(ASK)
-            word = OwnWord(row[0], row[1], row[2], 0.0)
+            word = OwnWord(rtt=0.0, **row)
             if not word.recovering:
                 return self._primary_has(read, word)
             if mode == "write":

@@ -66,8 +66,8 @@ class PooledWriter(Writer):
         raise no_session()
         yield  # a generator, as what it stands for
 
-    async def _mark(self, shard: str, node: NodeAddress | None) -> None:
-        await super()._mark(shard, self._pooled.anybody(shard))
+    async def _mark(self, shard: str, node: NodeAddress | None, since: float | None = None) -> None:
+        await super()._mark(shard, self._pooled.anybody(shard), since)
 
     def _begin(self, write: Write) -> str:
         level = "" if write.isolation is None else f" isolation level {isolation_level(write.isolation)}"

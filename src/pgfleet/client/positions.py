@@ -18,7 +18,7 @@ from pgfleet.names import NodeName
 from pgfleet.routing.consistency import Mark, Proofs
 from pgfleet.runtime.clock import monotonic
 from pgfleet.runtime.sql import Connection
-from pgfleet.topology.probe import OwnWord, Prober
+from pgfleet.topology.probe import ASK, ASK_CONFIRMED, NO_SUCH, OwnWord, Prober
 
 #: Seconds for one answer.
 ASK_SECONDS = 0.5
@@ -34,6 +34,7 @@ class Positions:
         self._proofs: dict[str, Proofs] = {}
         self._asking: dict[NodeName, asyncio.Task[OwnWord | None]] = {}
         self._next: dict[NodeName, asyncio.Task[OwnWord | None]] = {}
+        self._plain: set[str] = set()  # shards that do not tell what is confirmed
 
     def replayed(self, node: NodeName) -> int:
         """The farthest that ``node`` was seen at since it was started, bytes of WAL; -1 = never."""
@@ -75,13 +76,21 @@ class Positions:
             self._asking[name] = self._next.pop(name)
         began = monotonic()
         try:
-            word = await self._prober.ask(node, seconds=ASK_SECONDS)
+            word = await self._word(node)
         finally:
             if name not in self._next:
                 self._asking.pop(name, None)
         if word is not None:
             self._learn(name, word, began)
         return word
+
+    async def _word(self, node: NodeAddress) -> OwnWord | None:
+        if node.name.shard not in self._plain:
+            word = await self._prober.ask(node, seconds=ASK_SECONDS, question=ASK_CONFIRMED)
+            if word is not None or self._prober.refused.get(node.name) not in NO_SUCH:
+                return word
+            self._plain.add(node.name.shard)  # not pgfleet's own, or not prepared by this one yet
+        return await self._prober.ask(node, seconds=ASK_SECONDS, question=ASK)
 
     def _learn(self, name: NodeName, word: OwnWord, began: float) -> None:
         self._heard(name, word)

@@ -23,7 +23,7 @@ from pgfleet.routing.choose import Choice, choose_read, choose_write, readable
 from pgfleet.routing.lineage import Lineage, holds, needed
 from pgfleet.routing.table import RoutingTable, ShardRoute, route_shard
 from pgfleet.routing.token import Position
-from pgfleet.runtime.clock import Deadline
+from pgfleet.runtime.clock import Deadline, monotonic
 from pgfleet.runtime.http import fleet_context
 from pgfleet.topology.etcd import EtcdClient
 from pgfleet.topology.patroni import PatroniRest
@@ -184,6 +184,15 @@ class Router:
                 self._needed.clear()
             known = self._needed[shard, after] = verdict
         return known
+
+    def position(self, shard: str, word: OwnWord, since: float | None) -> Position:
+        """Where a write is, by its primary's ``word`` after COMMIT.
+
+        :param since: its COMMIT was not sent before that, on :func:`monotonic`'s clock, and waited for the replicas; None: who
+            knows.
+        """
+        confirmed = since is not None and word.settled is not None and word.settled > monotonic() - since
+        return self.lineage(shard).position(word.timeline, word.position, (word.confirmed or 0) if confirmed else 0)
 
     def _has_history(self, shard: str, lineage: Lineage) -> None:
         if self._lineages.get(shard) != lineage:

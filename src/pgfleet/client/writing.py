@@ -92,15 +92,20 @@ class Writer:
 
             return await self.transact(write, one, deadline)
 
+        waited = False
+
         async def send(connection: Connection, left: float) -> str:
-            return await connection.run(sql, args, left)
+            nonlocal waited
+            status = await connection.run(sql, args, left)
+            waited = connection.waits_for_replicas
+            return status
 
         async def refused(error: asyncpg.PostgresError, times: int) -> None:
             await self._moved(write, error, times, deadline)
 
         with self._router.observing.call("execute", write.table, self.shard(write)) as call:
             node, status = await self._sender.send(write.table, lambda: self.shard(write), send, deadline, call, refused)
-            await self._mark(node.name.shard, node)
+            await self._mark(node.name.shard, node, since=deadline.began if waited else None)
         return status
 
     async def _moved(self, write: Write, error: BaseException, times: int, deadline: Deadline) -> None:
@@ -171,8 +176,9 @@ class Writer:
                 if sqlstate(error) in (OLD_EPOCH, NOT_OWNED):
                     await self._block_moved(write, shard, error, deadline)
                 raise
+            waited = connection.waits_for_replicas
             await self._commit(connection, write, shard, mark, deadline)
-        await self._mark(shard, node)
+        await self._mark(shard, node, since=deadline.began if waited else None)
 
     @asynccontextmanager
     async def session(self, write: Write, deadline: Deadline) -> AsyncIterator[Connection]:
@@ -272,15 +278,18 @@ class Writer:
 
     # -- where it is -------------------------------------------------------------------------------------------------------------
 
-    async def _wrote_lookup(self, shard: str) -> None:
-        await self._mark(shard, self._router.primary(shard))
+    async def _wrote_lookup(self, shard: str, deadline: Deadline) -> None:
+        await self._mark(shard, self._router.primary(shard), since=deadline.began)
 
-    async def _mark(self, shard: str, node: NodeAddress | None) -> None:
-        """Read where the primary is after a COMMIT: this caller's reads must see as far."""
+    async def _mark(self, shard: str, node: NodeAddress | None, since: float | None = None) -> None:
+        """Read where the primary is after a COMMIT: this caller's reads must see as far.
+
+        :param since: as :meth:`Router.position` has it.
+        """
         word = await self._router.positions.ask(node) if node is not None else None
         if word is None or word.recovering:
             # It was acknowledged, and its primary is gone since. The next one has it; until that can say where it is, only a
             # primary will do.
             self._carrying.wrote(shard, Position(0, 0))
             return
-        self._carrying.wrote(shard, self._router.lineage(shard).position(word.timeline, word.position))
+        self._carrying.wrote(shard, self._router.position(shard, word, since))

@@ -124,7 +124,13 @@ class WriteLost(Unproven):
     another database stands in its place.
 
     With quorum commit this takes the loss of more nodes than the file allows for, or a promotion that accepted a loss. The
-    write has to be done again; what the old primary held is in its data folder until it is rewound.
+    write has to be done again; what the old primary held is in its data folder until it is rewound. It is said at every read of
+    that shard until the caller goes on without: `fleet.after(None, alone=True)`.
+
+    A position is read after COMMIT, so it may lie behind the write, where others wrote meanwhile. Where the replicas tell how
+    far they had confirmed it, what others lost does not count. Provider existing does not tell, nor does a shard of which a
+    replica is missing or has just come back, nor a transaction that may have set `synchronous_commit`, nor an adapter: there
+    the write itself may be there, and only its key can tell.
     """
 
     code = "PGF-P102"

@@ -34,9 +34,9 @@ class Lineage:
         before = max((t for t in self.ends if t < timeline), default=0)
         return self.ends[before] if before and (timeline in self.ends or before == timeline - 1) else 0
 
-    def position(self, timeline: int, lsn: int) -> Position:
+    def position(self, timeline: int, lsn: int, within: int = 0) -> Position:
         """A position that was read from the primary on ``timeline``."""
-        return Position(timeline, lsn, self.begin(timeline), self.system)
+        return Position(timeline, lsn, self.begin(timeline), self.system, within if within < lsn else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +77,17 @@ def judge(position: Position, lineage: Lineage) -> Verdict:
     begin = lineage.begin(position.timeline)
     if position.begin and begin and position.begin != begin:
         fork = min(position.begin, begin)
-        if position.lsn > fork:
+        if position.last > fork:
             return Lost(f"it is at {position}, on a timeline {position.timeline} that began elsewhere than the one that lived on")
-        return Held(position.lsn)
+        return Held(min(position.lsn, fork))
     if position.timeline == lineage.timeline:
         return Held(position.lsn)
     end = lineage.ends.get(position.timeline)
     if end is not None:
-        if position.lsn <= end:
-            return Held(position.lsn)
+        if position.last <= end:
+            return Held(min(position.lsn, end))
         ended = f"{end >> 32:X}/{end & 0xFFFFFFFF:08X}"
-        return Lost(f"it is at {position}; timeline {position.timeline} ended {position.lsn - end} bytes before, at {ended}")
+        return Lost(f"it is at {position}; timeline {position.timeline} ended {position.last - end} bytes before, at {ended}")
     if any(t > position.timeline for t in lineage.ends):
         # Its successors are known and it is none of their ancestors: it was a branch that nobody followed.
         return Lost(f"it is at {position}, and timeline {position.timeline} is not an ancestor of {lineage.timeline}")

@@ -33,6 +33,11 @@ class Deadline:
         """``seconds`` from now."""
         return cls(time.monotonic() + seconds, seconds)
 
+    @property
+    def began(self) -> float:
+        """When they began."""
+        return self.at - self.allowed
+
     def left(self) -> float:
         """Seconds left; negative when it has passed."""
         return self.at - time.monotonic()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ discard sequences; do $undo$ declare statement text; begin
 for statement in select name from pg_prepared_statements where from_sql loop execute format('deallocate %I', statement); end loop;
 end $undo$
 """
+#: What says, for a transaction, for whom its COMMIT waits.
+_HURRIES = re.compile("set_config|synchronous_commit", re.IGNORECASE)
 #: What asyncpg's own questions about types would set and reset (jit) stays in a session; the pooler's is somebody else's by then.
 _WITHOUT_JIT = {"jit": False}
 #: PostgreSQL docs, 55.7: length, code.
@@ -53,6 +56,7 @@ class PooledConnection(Connection):
         self.committing = False
         self._last = ""
         self._ours = 0
+        self._hurried = False
         self._check: Callable[[str], Awaitable[bool]] | None = None
         self._server_caps = self._server_caps._replace(**_WITHOUT_JIT)
         self._touches = _never
@@ -65,8 +69,19 @@ class PooledConnection(Connection):
         self._check = check
 
     async def _look(self, query: str) -> None:
-        if not self._ours and self._check is not None and await self._check(query):
-            self.touched = True
+        if not self._ours and self._check is not None:
+            if _HURRIES.search(query):
+                self._hurried = True
+            if await self._check(query):
+                self.touched = True
+
+    def lend(self, touches: Callable[[str], bool]) -> None:
+        super().lend(touches)
+        self._hurried = False
+
+    @property
+    def waits_for_replicas(self) -> bool:
+        return not self._hurried  # what else may be set is undone before COMMIT
 
     @contextmanager
     def _our_own(self) -> Iterator[None]:

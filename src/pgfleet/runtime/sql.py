@@ -76,6 +76,12 @@ class Connection(asyncpg.Connection):
         """Watch the borrower's statements. :param touches: whether a statement may leave something in its session."""
         self._touches = touches
 
+    @property
+    def waits_for_replicas(self) -> bool:
+        """Whether a COMMIT now is answered as its role's is. One may have said otherwise who may have set anything
+        (``synchronous_commit``)."""
+        return not self.touched
+
     # -- the quick way -----------------------------------------------------------------------------------------------------
 
     async def ask(self, query: str, args: tuple[Any, ...], timeout: float | None) -> list[asyncpg.Record]:

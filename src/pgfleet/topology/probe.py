@@ -24,10 +24,10 @@ from pgfleet.runtime.sql import Connection, Login, connect, sqlstate
 # volatile. One that is promoted between two looks only turns true to false.
 _WORD = """
 select r.recovering,
-       case when r.recovering then coalesce(pg_last_wal_replay_lsn(), '0/0') else pg_current_wal_flush_lsn() end,
+       case when r.recovering then coalesce(pg_last_wal_replay_lsn(), '0/0') else pg_current_wal_flush_lsn() end as position,
        case when r.recovering then (select greatest(c.timeline_id, v.min_recovery_end_timeline)
                                     from pg_control_checkpoint() c, pg_control_recovery() v)
-            else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int end
+            else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int end as timeline
 from (select pg_is_in_recovery() as recovering{} offset 0) r
 """
 ASK = _WORD.format("")
@@ -50,10 +50,15 @@ with waited as materialized (
 _ASK_ALL = ASK.replace(
     "\nfrom (select",
     """,
-       (select system_identifier from pg_control_system()),
-       case when not r.recovering then pg_last_wal_replay_lsn() end
+       (select system_identifier from pg_control_system()) as system,
+       case when not r.recovering then pg_last_wal_replay_lsn() end as replayed
 from (select""",
 )
+#: And how far the replicas have confirmed what it writes (providers/local/confirmed.sql). Asked of a shard that has no such
+#: function, it is refused with one of NO_SUCH.
+ASK_CONFIRMED = "select w.*, c.lsn as confirmed, c.settled from (" + ASK + ") w, pgfleet.confirmed() c"
+#: No function, no schema, no right to either.
+NO_SUCH = frozenset({"42883", "3F000", "42501"})
 #: Of who writes: all timelines before its own, and where each ended (providers/local/timelines.sql).
 HISTORY = "select timeline, ended from pgfleet.timelines()"
 _SETTINGS = {"application_name": "pgfleet probe", "default_transaction_read_only": "on", "statement_timeout": "2000"}
@@ -70,6 +75,8 @@ _GRACE = 0.1
 class OwnWord:
     """:param position: bytes; a primary has flushed them, a replica has replayed them. :param rtt: seconds it took.
     :param system: the system identifier; 0 = not asked. :param replayed: by a primary, before it was one; None = not known.
+    :param confirmed: of the COMMITs that were sent in the last ``settled`` seconds, none that waited for the replicas was
+        answered beyond that, bytes; None = it does not say.
     """
 
     recovering: bool
@@ -78,6 +85,8 @@ class OwnWord:
     rtt: float
     system: int = 0
     replayed: int | None = None
+    confirmed: int | None = None
+    settled: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +121,7 @@ class Prober:
         answer = await self.answer(node, question, seconds)
         if answer is None or not answer.rows:
             return None
-        row = answer.rows[0]
-        return OwnWord(row[0], row[1], row[2], answer.took, *row[3:])
+        return OwnWord(rtt=answer.took, **answer.rows[0])
 
     async def history(self, node: NodeAddress) -> dict[int, int] | None:
         """Timeline -> the LSN at which it ended, of all that led to the one that ``node`` writes, as it says itself; None: it

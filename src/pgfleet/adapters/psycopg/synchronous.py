@@ -87,12 +87,13 @@ class Fleet:
         """Where this caller's writes are; a caller is a thread, or a context that was copied into it."""
         return self._known.token()
 
-    def after(self, token: Token | str | None) -> After:
+    def after(self, token: Token | str | None, *, alone: bool = False) -> After:
         """From now on (to the end of a ``with``) this caller's reads see the writes that ``token`` speaks of.
 
+        :param alone: what this caller wrote before, its reads need not see.
         :raises TokenUnreadable: it is no token.
         """
-        return self._known.after(token)
+        return self._known.after(token, alone=alone)
 
     def resolve(self, error: OutcomeUnknown, deadline: float = 30.0) -> Outcome:
         """What became of a write that was ``resolvable``: ``committed``, ``aborted`` (it will never happen now) or ``lost``.

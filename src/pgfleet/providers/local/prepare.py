@@ -44,14 +44,15 @@ _DATABASE = (
 
 
 @cache
-def _timelines() -> str:
-    """A superuser's: the server's history files, which nobody else may read."""
-    return files("pgfleet.providers.local").joinpath("timelines.sql").read_text(encoding="utf-8")
+def superusers() -> tuple[str, ...]:
+    """Functions that belong to one: they tell of the server what nobody else may see."""
+    folder = files("pgfleet.providers.local")
+    return tuple(folder.joinpath(name).read_text(encoding="utf-8") for name in ("timelines.sql", "confirmed.sql"))
 
 
 def prepared_digest(database: str) -> str:
     """Changes when what is prepared changes; it is kept on each shard, and compared by the plan."""
-    return hashlib.sha256(repr((_ROLES, _CLUSTER, _DATABASE, _timelines(), texts(), database)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((_ROLES, _CLUSTER, _DATABASE, superusers(), texts(), database)).encode()).hexdigest()[:16]
 
 
 async def prepare_shard(folder: Path, book: AddressBook, primary: NodeAddress, credentials: Credentials) -> None:
@@ -77,7 +78,8 @@ async def prepare_shard(folder: Path, book: AddressBook, primary: NodeAddress, c
         async with connection.transaction():
             for statement in _DATABASE:
                 await connection.execute(statement)
-            await connection.execute(_timelines())
+            for script in superusers():
+                await connection.execute(script)
             await connection.execute("set local role pgfleet_owner")
             for script in scripts(ROLES):
                 await connection.execute(script)
