@@ -283,6 +283,11 @@ async def test_a_new_primary_says_itself_where_the_timelines_before_it_ended(
     await asyncio.to_thread(running_fleet.whole)
 
 
+async def test_segments_are_short_for_who_is_promoted(running_fleet: Stage) -> None:
+    async with pgfleet.connect(running_fleet.folder) as fleet:
+        assert await fleet.fetchval("questions", "select current_setting('wal_segment_size')", key="AWS") == "4MB"
+
+
 async def test_a_primary_tells_how_far_its_replicas_have_confirmed(running_fleet: Stage) -> None:
     async with pgfleet.connect(running_fleet.folder) as fleet:
         router = fleet._open.router

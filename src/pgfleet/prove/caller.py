@@ -27,6 +27,7 @@ from pgfleet.errors import OutcomeUnknown, PgfleetError, Unreachable, WriteLost
 from pgfleet.prove.ledger import Entry, Said
 from pgfleet.prove.load import Application, Pace
 from pgfleet.prove.tally import tally
+from pgfleet.prove.timetable import Timetable
 from pgfleet.prove.writing import COUNTED, arguments
 
 #: Seconds for a call: longer than any fault that a storm makes.
@@ -57,7 +58,8 @@ class Order:
     :param number: of the process; its chance is drawn from it and ``seed``.
     :param folder: the fleet's state folder. :param subjects: what is written to, by shard.
     :param readable: what is read, by shard. :param ledger: the file to write.
-    :param every: seconds between two writes on a shard. :param think: seconds between two reads of a reader.
+    :param every: seconds between two writes on a shard. :param shift: seconds by which they come after the first process'.
+    :param think: seconds between two reads of a reader.
     """
 
     number: int
@@ -68,6 +70,7 @@ class Order:
     ledger: str
     seed: int
     every: float
+    shift: float = 0.0
     readers: int = 1
     think: float = 0.2
 
@@ -118,9 +121,9 @@ class Caller:
 
     async def _write(self, shard: str, stop: asyncio.Event) -> None:
         subject, number = self._order.subjects[shard], 0
-        await asyncio.sleep(self._chance.uniform(0, self._order.every))
-        due = time.monotonic()
+        table = Timetable(self._order.every, self._order.shift)
         while not stop.is_set():
+            await asyncio.sleep(table.after(time.monotonic()) - time.monotonic())
             number += 1
             entry = await self._once(shard, subject, number)
             self._out.write(entry.to_line() + "\n")
@@ -129,9 +132,6 @@ class Caller:
                 self.wrote[shard].set()
                 if number % READ_BACK_EVERY == 0:
                     await self._read_back(shard, subject, entry.id)
-            # Kept to the timetable; what an outage made impossible is not made up for.
-            due = max(due + self._order.every, time.monotonic())
-            await asyncio.sleep(due - time.monotonic())
 
     async def _once(self, shard: str, subject: str, number: int) -> Entry:
         """One logical write, and what is said of it."""

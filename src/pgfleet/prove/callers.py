@@ -42,7 +42,7 @@ class Callers:
         self._orders = [
             Order(
                 number, str(stage.folder), regions[number % len(regions)], written, readable, str(folder / f"{number}.ledger"),
-                seed, every,
+                seed, every, every * number / count,
             )
             for number in range(count)
         ]  # fmt: skip

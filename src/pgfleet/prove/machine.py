@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,10 +14,28 @@ from pathlib import Path
 from pgfleet.providers.local.engines import Engines, find_engines
 from pgfleet.units import format_size
 
+#: Of :func:`yardstick`: about a second.
+STEPS = 10_000_000
+
 
 def cores() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def busy() -> float:
+    """Seconds of CPU that were spent since the machine started, all cores together (proc(5), /proc/stat)."""
+    user, nice, system, _idle, _iowait, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def yardstick() -> float:
+    """Seconds for a loop of Python that is always the same. A rented machine's speed changes from hour to hour; figures of two
+    hours compare only where this does."""
+    began, total = time.perf_counter(), 0
+    for number in range(STEPS):
+        total += number
+    return time.perf_counter() - began
 
 
 def _field(path: str, name: str) -> str:

@@ -6,13 +6,13 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import UUID
 
 from pgfleet.errors import PgfleetError
 from pgfleet.names import NodeName
-from pgfleet.prove import faults
+from pgfleet.prove import faults, machine
 from pgfleet.prove.callers import Callers, Heard, everyone
 from pgfleet.prove.evidence import Reign, late, reigns, writers_at_once
 from pgfleet.prove.ledger import Entry, Reckoning, reckon
@@ -24,6 +24,8 @@ from pgfleet.providers.local.access import connect_as
 
 #: Seconds of load before the first fault, and between a shard that is whole again and the next fault.
 BEFORE, BETWEEN = 3.0, 1.0
+#: Seconds after a fault in which a primary is replaced.
+ELECTION = 0.6
 #: Seconds that are watched after a fault, at least.
 AFTER = 3.0
 #: Seconds for one statement that reads rows back.
@@ -32,17 +34,24 @@ READ_BACK_WITHIN = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Blow:
-    """A strike that was made. :param at: before its first signal. :param until: when the shard was whole again."""
+    """A strike that was made.
+
+    :param at: before its first signal. :param until: when the shard was whole again.
+    :param busy: cores that were busy in the :data:`ELECTION` seconds that followed. :param alone: no other shard was struck.
+    """
 
     strike: Strike
     at: float
     until: float
     told: str
+    busy: float = 0.0
+    alone: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Stormed:
-    """:param heard: a process each. :param broken: what ended the storm before its time, as sentences."""
+    """:param heard: a process each. :param broken: what ended the storm before its time, as sentences.
+    :param calm: cores that were busy in the :data:`BETWEEN` seconds before a fault."""
 
     blows: tuple[Blow, ...]
     heard: tuple[Heard, ...]
@@ -50,6 +59,7 @@ class Stormed:
     reckoning: Reckoning
     timelines: dict[str, list[tuple[float, int]]]
     broken: tuple[str, ...] = ()
+    calm: tuple[float, ...] = ()
     _times: dict[tuple[str, int | None], list[float]] = field(default_factory=dict)
 
     def gap(self, blow: Blow) -> float:
@@ -108,6 +118,7 @@ async def storm(
     """
     blows: list[Blow] = []
     broken: list[str] = []
+    calm: list[float] = []
     async with Callers(stage, callers, folder, readable, seed, every) as running:
         await asyncio.sleep(BEFORE)
         for number, group in enumerate(strikes, 1):
@@ -122,7 +133,7 @@ async def storm(
                 break
             if running.alive() < callers:
                 break  # stop() has its last words
-            await asyncio.sleep(BETWEEN)
+            calm.append(await _busy(BETWEEN))
         with show.step("the callers end, and ask what became of what is unknown"):
             heard = await running.stop()
     with show.step("every row is read back") as words:
@@ -134,7 +145,7 @@ async def storm(
         # Of a transact an unknown COMMIT may have been asked about: its acknowledgement is then later than its timeline.
         if entry.said == "acknowledged" and entry.how != "transact" and len(held.get(entry.id, ())) == 1:
             timelines.setdefault(entry.shard, []).append((entry.at, held[entry.id][0]))
-    return Stormed(tuple(blows), tuple(heard), entries, reckon(entries, held), timelines, tuple(broken))
+    return Stormed(tuple(blows), tuple(heard), entries, reckon(entries, held), timelines, tuple(broken), tuple(calm))
 
 
 async def _strike_all(stage: Stage, group: Sequence[Strike]) -> list[Blow]:
@@ -143,15 +154,24 @@ async def _strike_all(stage: Stage, group: Sequence[Strike]) -> list[Blow]:
     primaries = [topologies[shard].primary for shard in shards]
     async with asyncio.TaskGroup() as tasks:
         made = [tasks.create_task(_strike(stage, one, who)) for one, who in zip(group, primaries, strict=True) if who is not None]
-    return [task.result() for task in made]
+    return [replace(task.result(), alone=len(made) == 1) for task in made]
 
 
 async def _strike(stage: Stage, strike: Strike, primary: NodeName) -> Blow:
     await asyncio.sleep(strike.after)
+    measuring = asyncio.create_task(_busy(ELECTION))
     at, told = await _made(stage, strike, primary)
+    busy = await measuring
     await asyncio.sleep(max(0.0, at + AFTER - time.monotonic()))
     await stage.whole([strike.shard])
-    return Blow(strike, at, time.monotonic(), told)
+    return Blow(strike, at, time.monotonic(), told, busy)
+
+
+async def _busy(seconds: float) -> float:
+    """Cores that are busy in the next ``seconds``."""
+    began, before = time.monotonic(), machine.busy()
+    await asyncio.sleep(seconds)
+    return (machine.busy() - before) / (time.monotonic() - began)
 
 
 async def _made(stage: Stage, strike: Strike, primary: NodeName) -> tuple[float, str]:

@@ -13,6 +13,10 @@ from pgfleet.render.postgres import hba_rules, postgres_parameters
 #: loop_wait + 2 * retry_timeout <= ttl. Values below are raised with no more than a warning in a log, so we render the floors.
 TTL, LOOP_WAIT, RETRY_TIMEOUT = 20, 1, 3
 
+#: A quarter of PostgreSQL's default: who is promoted copies the segment it stands in, and who follows is sent it from its
+#: beginning, before the first commit can be confirmed (docs/adr/0011-wal-segments.md). Fixed when a shard is made.
+WAL_SEGMENT_MB = 4
+
 
 @dataclass(frozen=True, slots=True)
 class PatroniNode:
@@ -93,7 +97,13 @@ def render_patroni(node: PatroniNode, dynamic: Mapping[str, object]) -> str:
         },
         "bootstrap": {
             "dcs": dict(dynamic),
-            "initdb": [{"encoding": "UTF8"}, "data-checksums", {"locale": "C.UTF-8"}, {"auth": "scram-sha-256"}],
+            "initdb": [
+                {"encoding": "UTF8"},
+                "data-checksums",
+                {"locale": "C.UTF-8"},
+                {"auth": "scram-sha-256"},
+                {"wal-segsize": str(WAL_SEGMENT_MB)},
+            ],
         },
         "postgresql": {
             "listen": f"{node.host}:{node.port}",
