@@ -17,6 +17,9 @@ from tests.scenarios.fleet_stage import Stage, kill
 
 import pgfleet
 from pgfleet.client.fleet import Fleet
+from pgfleet.client.pools import NodePool
+from pgfleet.client.router import Router
+from pgfleet.names import NodeName
 from pgfleet.providers.local.keeper.control import KeeperClient
 from pgfleet.runtime.state import read_addresses, read_secret
 
@@ -312,6 +315,32 @@ async def test_a_switchover_fails_no_call(running_fleet: Stage) -> None:
     gap, _ = await under_writes(running_fleet, switch)
     assert (await asyncio.to_thread(running_fleet.shard, "one"))["primary"]["node"] != before
     assert gap < 20
+
+
+async def test_a_session_is_made_ready_while_its_node_is_promoted(running_fleet: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    be_ready, readied = Router._be_ready, dict[NodeName, str]()
+
+    async def noted(router: Router, pool: NodePool) -> None:
+        assert router.primary("one") is None, "it is not believed to take writes yet"
+        await be_ready(router, pool)
+        if (connection := pool.take()) is not None:
+            assert connection.taken_over
+            readied[pool.node.name] = (await connection.own("show default_transaction_read_only"))[0]
+            pool.release(connection)
+
+    monkeypatch.setattr(Router, "_be_ready", noted)
+    async with pgfleet.connect(running_fleet.folder) as fleet:
+        router = fleet._open.router
+        for node in router.addresses:
+            assert node.shard != "one" or await router.pool(node, "read").warm(1) == 1
+        await asyncio.to_thread(running_fleet.run, "switchover", "one")
+        await fleet.execute(
+            "questions", "insert into questions values ($1, $2, 'x')", "AWS", uuid.uuid4(), key="AWS", deadline=30
+        )
+        primary = router.primary("one")
+        assert primary is not None
+        assert readied == {primary.name: "off"}
+    await asyncio.to_thread(running_fleet.whole)
 
 
 def test_a_wrong_name_is_a_clear_error(running_fleet: Stage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from pgfleet.client.observing import NOBODY, Observing
 from pgfleet.client.open import Opened
 from pgfleet.client.pools import NodePool
 from pgfleet.client.positions import Positions
-from pgfleet.errors import FleetClosed
+from pgfleet.errors import CannotConnect, FleetClosed
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import NodeName
 from pgfleet.routing.choose import Choice, choose_read, choose_write, readable
@@ -37,6 +38,8 @@ REMEMBERED = 4096
 #: Connections that a new primary is given although nobody asks for one yet, and seconds after it became one. Until then whoever
 #: writes takes over what readers had open to it.
 WARM, WARM_AFTER = 2, 1.0
+#: Seconds in which a session can be made ready while its node is being promoted.
+READY_WITHIN = 1.0
 
 _APPLICATION = {"application_name": "pgfleet"}
 #: What sessions are opened with. A write has no statement_timeout: it would cancel a COMMIT's wait for the replicas, which
@@ -94,6 +97,7 @@ class Router:
         self._lineages: dict[str, Lineage] = {}
         self._needed: dict[tuple[str, tuple[Position, ...]], int] = {}
         self._last_primary: dict[str, NodeName] = {}
+        self._next: dict[str, NodeName | None] = {}  # by shard: who holds Patroni's lock
         self._rtt: dict[NodeName, float] = {}
         self._epoch = ""
         self._background: set[asyncio.Task[object]] = set()
@@ -301,6 +305,18 @@ class Router:
             pool = self.pool(after.name, "write")
             pool.kin = self._read_pool(after.name)
             self._spawn(self._warm_later(pool))
+        elif self._direct and after is None and topology.primary is not None and topology.primary != self._next.get(shard):
+            self._spawn(self._be_ready(self.pool(topology.primary, "write")))
+        self._next[shard] = topology.primary
+
+    async def _be_ready(self, pool: NodePool) -> None:
+        """Its node is being promoted: make one of the sessions that readers have there a writer's, where one is free."""
+        kin = self._read_pool(pool.node.name)
+        if pool.open or kin is None or kin.open <= kin.lent:
+            return
+        pool.kin = kin
+        with suppress(CannotConnect, FleetClosed, TimeoutError):
+            pool.release(await pool.acquire(Deadline.after(READY_WITHIN)))
 
     async def _warm_later(self, pool: NodePool) -> None:
         """Who waits has a connection at once, and so has everybody else's: the new primary has enough to do just then."""
