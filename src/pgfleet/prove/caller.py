@@ -72,7 +72,7 @@ class Order:
     every: float
     shift: float = 0.0
     readers: int = 1
-    think: float = 0.2
+    think: float = 0.4
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,6 +30,8 @@ IDLE = 4.0
 EAGER, CALM, PATIENCE = 0.015, 0.25, 10.0
 #: Seconds after a new primary did not say where the timelines before its own ended.
 HISTORY = (0.05, 0.1, 0.2, 0.4, 0.8)
+#: Seconds, at most, in which everybody asks it, each by chance: writes that have waited come first.
+WRITES_FIRST = 0.1
 #: Seconds between two rounds of questions while etcd is silent, and between two attempts to reach it.
 WITHOUT_ETCD = 1.0
 #: Seconds that a switchover which was asked for may keep writes waiting, if nothing comes of it.
@@ -241,6 +244,7 @@ class FleetWatch:
     async def _ask_history(self, primary: NodeAddress) -> None:
         self._histories += 1
         try:
+            await asyncio.sleep(random.uniform(0.0, WRITES_FIRST))  # noqa: S311 - no secret
             for pause in HISTORY:
                 ends = await self._prober.history(primary)
                 view = self.views[primary.name.shard]

@@ -30,14 +30,15 @@ TEXT = (
     f"The fleet of question-bank-demo (4 shards of 3 PostgreSQL nodes) under {CALLERS} processes, spread over its"
     " regions. The processes run on uvloop and at niceness 5, behind the engines that they share the machine with."
     f" Each writes to every shard every {EVERY * 1000:.0f} ms, by `execute`, by resolvable `write` blocks and by"
-    " `transact`, reads a third of that back at once, and reads questions besides. One shard at a time, every fourth time"
-    " two up to 4 s apart, loses or changes its primary: SIGKILL of its postmaster and Patroni (*crash*), of its Patroni,"
+    " `transact`, reads a third of that back at once, and reads a question or a page of them every 400 ms besides."
+    " One shard at a time, every fourth time two up to 4 s apart, loses or changes its primary: SIGKILL of its"
+    " postmaster and Patroni (*crash*), of its Patroni,"
     " of its postmaster; SIGSTOP of all its processes for 1 to 5 s (*stop*: up to 3 s the keeper waits for a stopped"
     " primary, then it ends it); a switchover. Kinds, shards and lengths are drawn from a seed. Each process puts down what was"
     " said of each of its writes; afterwards every row is read back from the primaries. A row tells how often it was"
     " written, and on which timelines. A *gap* is the longest time in which no process' write on the shard was"
     " acknowledged, from just before the fault until the shard is whole; *slowest* is that of the one process that"
-    " waited longest. The whole run takes about 35 minutes."
+    " waited longest. The whole run takes about 30 minutes."
 )
 #: What is told of several kinds together.
 AMONG: dict[str, Callable[[Blow], bool]] = {
