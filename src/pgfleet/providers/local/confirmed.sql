@@ -15,8 +15,9 @@ begin
     if quorum is null or current_setting('synchronous_commit') not in ('on', 'remote_apply') or pg_is_in_recovery() then
         return;
     end if;
+    -- Three seconds: that another list is in force is told to those who commit by the checkpointer, and that may be at work.
     select (array_agg(flush_lsn order by flush_lsn desc))[quorum],
-           extract(epoch from clock_timestamp() - greatest(max(backend_start), pg_conf_load_time()))
+           extract(epoch from clock_timestamp() - greatest(max(backend_start), pg_conf_load_time() + interval '3 s'))
     into lsn, settled
     from pg_stat_replication
     where sync_state = 'quorum' and state = 'streaming' and flush_lsn is not null
