@@ -25,7 +25,7 @@ ASK_SECONDS = 0.5
 
 
 class Positions:
-    """:param login: per node, how it is asked. :param heard: told every answer, for whoever keeps histories."""
+    """:param prober: asks the nodes. :param heard: told every answer, for whoever keeps histories."""
 
     def __init__(self, prober: Prober, heard: Callable[[NodeName, OwnWord], None]) -> None:
         self._prober, self._heard = prober, heard

@@ -159,9 +159,7 @@ async def _strike_all(stage: Stage, group: Sequence[Strike]) -> list[Blow]:
 
 async def _strike(stage: Stage, strike: Strike, primary: NodeName) -> Blow:
     await asyncio.sleep(strike.after)
-    measuring = asyncio.create_task(_busy(ELECTION))
-    at, told = await _made(stage, strike, primary)
-    busy = await measuring
+    (at, told), busy = await asyncio.gather(_made(stage, strike, primary), _busy(ELECTION))
     await asyncio.sleep(max(0.0, at + AFTER - time.monotonic()))
     await stage.whole([strike.shard])
     return Blow(strike, at, time.monotonic(), told, busy)
