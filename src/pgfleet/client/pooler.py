@@ -7,15 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-import asyncpg
-
 from pgfleet.client.breaker import ANSWERS_WITHIN, Breaker
 from pgfleet.client.budget import Budget
 from pgfleet.client.catalogue import Catalogue
 from pgfleet.client.lasting import Leaves, Left
 from pgfleet.client.open import Opened
-from pgfleet.client.pools import RESET_SECONDS, NodePool
-from pgfleet.client.trouble import BROKEN
+from pgfleet.client.pools import NodePool
 from pgfleet.errors import CannotConnect, NoPooler, SessionState
 from pgfleet.facts.addresses import READS_BEGIN, NodeAddress, PoolerAddress, read_only_database, read_write_database
 from pgfleet.names import NodeName
@@ -38,6 +35,9 @@ class PoolerPool(NodePool):
     :param login: to that database. :param gate: how many may be opened at once. :param reads: whether it leads to replicas.
     :param stuck: told when statements wait and nothing was answered.
     """
+
+    #: Whoever leaves something in a session does not get so far: see :meth:`_look`.
+    OURS = False
 
     def __init__(
         self, pooler: PoolerAddress, shard: str, login: Login, budget: Budget, catalogue: Catalogue, gate: asyncio.Semaphore,
@@ -100,19 +100,6 @@ class PoolerPool(NodePool):
         connecting, self._connecting = self._connecting, set()
         for limit in connecting:
             limit.reschedule(asyncio.get_running_loop().time())
-
-    async def _clean(self, connection: Connection) -> bool:
-        """Roll back what is open. A session is not ours to discard: whoever leaves something in it does not get so far."""
-        try:
-            async with asyncio.timeout(RESET_SECONDS):
-                if connection.is_in_transaction():
-                    await connection.control("rollback")
-            return not connection.watched and not connection.touched
-        except (asyncpg.PostgresError, *BROKEN):
-            return False
-        except BaseException:
-            connection.terminate()
-            raise
 
 
 def _never(sql: str) -> bool:

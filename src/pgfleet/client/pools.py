@@ -8,15 +8,14 @@ behind the borrower's back, before the connection is lent again. One that failed
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from typing import Any, TypeVar
-
-import asyncpg
+from typing import Any, ClassVar, TypeVar
 
 from pgfleet.client.budget import Budget
 from pgfleet.client.catalogue import Catalogue
+from pgfleet.client.cleaning import RESET_SECONDS, clean
+from pgfleet.client.line import Line
 from pgfleet.client.silence import Silence
 from pgfleet.client.taking_over import take_over
 from pgfleet.client.trouble import BROKEN
@@ -27,15 +26,15 @@ from pgfleet.runtime.sql import CONNECT_SECONDS, Connection, Login, connect
 
 T = TypeVar("T")
 
-#: Seconds for discarding a session; a server that cannot do this quickly is not one to keep a connection to.
-RESET_SECONDS = 2.0
-
 
 class NodePool:
     """:param settings: the sessions' parameters; a reset returns to them.
     :param stuck: told when statements wait and nothing is answered (:class:`Silence`).
     :param counted: told how many connections there are, when one was opened or has ended.
     """
+
+    #: Whether a session is this pool's, and may be discarded.
+    OURS: ClassVar[bool] = True
 
     def __init__(
         self, node: NodeAddress, login: Login, settings: Mapping[str, str], budget: Budget, catalogue: Catalogue,
@@ -47,7 +46,7 @@ class NodePool:
         self._free: list[Connection] = []
         self._lent: set[Connection] = set()
         self._opening = 0
-        self._waiting: deque[tuple[float, asyncio.Future[Connection | None]]] = deque()
+        self._line = Line(self._passed_by)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._cleaning = 0
         self._closed = False
@@ -70,17 +69,11 @@ class NodePool:
     @property
     def waiting(self) -> int:
         """Borrowers that wait for a connection."""
-        return len(self._waiting)
+        return len(self._line)
 
     @property
     def waits_since(self) -> float:
-        return self._waiting[0][0] if self._in_line() else float("inf")
-
-    def _in_line(self) -> bool:
-        """Whether anybody waits still: who has left stands in the line, and what is freed is not for them."""
-        while self._waiting and self._waiting[0][1].done():
-            self._waiting.popleft()
-        return bool(self._waiting)
+        return self._line.since
 
     # -- borrowing ---------------------------------------------------------------------------------------------------------
 
@@ -106,8 +99,8 @@ class NodePool:
                 raise FleetClosed("this fleet was closed")
             connection = self.take()
             if connection is None:
-                if not self._in_line():
-                    if not fresh and (connection := await self._taken_over(deadline)) is not None:
+                if not self._line.stands():
+                    if not fresh and (connection := await self._taken_over(self.kin, deadline)) is not None:
                         return connection
                     if self._budget.room(self):
                         return await self._open(deadline)
@@ -121,44 +114,49 @@ class NodePool:
             self._lent.discard(connection)
             self._cleaning += 1
             connection.touched = True
-            clean = False
+            good = False
             try:
-                clean = await self._clean(connection)
+                good = await clean(connection, ours=self.OURS)
             finally:
                 self._cleaning -= 1
-                if not clean:
+                if not good:
                     connection.terminate()
                     self._budget.freed()
-            if clean:
+            if good:
                 self._lend(connection)
                 return connection
 
     async def _turn(self, deadline: Deadline) -> Connection | None:
         """Wait in line; what was handed over, or None: there is room for another."""
-        loop = asyncio.get_running_loop()
-        turn: asyncio.Future[Connection | None] = loop.create_future()
-        self._waiting.append((loop.time(), turn))
         self._budget.waiters += 1
         try:
-            async with asyncio.timeout(max(0.0, deadline.left())):
-                return await turn
-        except BaseException:
-            if turn.done() and not turn.cancelled():  # it was our turn, and we are gone: the next one's
-                given = turn.result()
-                if given is not None:
-                    self.release(given)
-                else:
-                    self._budget.freed()
-            raise
+            return await self._line.turn(deadline)
         finally:
             self._budget.waiters -= 1
 
-    async def _taken_over(self, deadline: Deadline) -> Connection | None:
-        """A free connection of :attr:`kin`, as if it had been opened here; None: there is none."""
-        kin, settings, good = self.kin, self.settings, False
-        if kin is None or (connection := kin.take()) is None:
+    def _passed_by(self, given: Connection | None) -> None:
+        """It was the turn of somebody who is gone: the next one's."""
+        if given is not None:
+            self.release(given)
+        else:
+            self._budget.freed()
+
+    def give_away(self) -> Connection | None:
+        """A free connection, which is this pool's no longer; None: there is none now."""
+        if (connection := self.take()) is not None:
+            self._lent.discard(connection)
+        return connection
+
+    async def make_ready(self, kin: NodePool, deadline: Deadline) -> None:
+        """Have one of ``kin``'s free connections here, where there is one."""
+        if (connection := await self._taken_over(kin, deadline)) is not None:
+            self.release(connection)
+
+    async def _taken_over(self, kin: NodePool | None, deadline: Deadline) -> Connection | None:
+        """A free connection of ``kin``, as if it had been opened here; None: there is none."""
+        settings, good = self.settings, False
+        if kin is None or (connection := kin.give_away()) is None:
             return None
-        kin._lent.discard(connection)
         self._opening += 1
         try:
             good = await take_over(connection, settings, max(0.0, min(deadline.left(), RESET_SECONDS)))
@@ -274,49 +272,25 @@ class NodePool:
         self._budget.freed()
 
     def _hand_on(self, connection: Connection) -> None:
-        while self._waiting:
-            _, turn = self._waiting.popleft()
-            if not turn.done():
-                self._lend(connection)
-                turn.set_result(connection)
-                return
+        if (turn := self._line.next()) is not None:
+            self._lend(connection)
+            turn.set_result(connection)
+            return
         self._free.append(connection)
         if self._budget.waiters:
             self._budget.freed()  # another pool of this node waits for this one to make way
 
     def wake(self) -> None:
         """There may be room: whoever is first in line may open a connection."""
-        while self._waiting:
-            _, turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
+        if (turn := self._line.next()) is not None:
+            turn.set_result(None)
 
     async def _clean_behind(self, connection: Connection) -> None:
         try:
-            clean = await self._clean(connection)
+            good = await clean(connection, ours=self.OURS)
         finally:
             self._cleaning -= 1
-        self._return(connection, clean)
-
-    async def _clean(self, connection: Connection) -> bool:
-        """Undo what is left: a transaction, and everything else in the session where there may be anything else (what a
-        transaction sets, its rollback takes back). Whether that could be done."""
-        try:
-            async with asyncio.timeout(RESET_SECONDS):
-                if connection.is_in_transaction():
-                    await connection.control("rollback")
-                if connection.touched and connection.taken_over:
-                    return False  # it would have its old settings again
-                if connection.touched:
-                    await connection.control("discard all")
-                    connection.forget()
-            return not connection.watched
-        except (asyncpg.PostgresError, *BROKEN):
-            return False
-        except BaseException:
-            connection.terminate()
-            raise
+        self._return(connection, good)
 
     async def _ask_again(self, connection: Connection) -> None:
         good = False
@@ -389,7 +363,7 @@ class NodePool:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        while self._waiting:
+        while self._line.stands():
             self.wake()
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -17,7 +17,7 @@ from pgfleet.client.observing import NOBODY, Observing
 from pgfleet.client.open import Opened
 from pgfleet.client.pools import NodePool
 from pgfleet.client.positions import Positions
-from pgfleet.errors import CannotConnect, FleetClosed
+from pgfleet.errors import FleetClosed
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import NodeName
 from pgfleet.routing.choose import Choice, choose_read, choose_write, readable
@@ -314,9 +314,8 @@ class Router:
         kin = self._read_pool(pool.node.name)
         if pool.open or kin is None or kin.open <= kin.lent:
             return
-        pool.kin = kin
-        with suppress(CannotConnect, FleetClosed, TimeoutError):
-            pool.release(await pool.acquire(Deadline.after(READY_WITHIN)))
+        with suppress(FleetClosed):
+            await pool.make_ready(kin, Deadline.after(READY_WITHIN))
 
     async def _warm_later(self, pool: NodePool) -> None:
         """Who waits has a connection at once, and so has everybody else's: the new primary has enough to do just then."""
