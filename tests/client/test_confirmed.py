@@ -10,33 +10,19 @@ from uuid import uuid4
 
 import pytest
 from tests.client.test_reads_after_writes import INSERT, find, insert
-from tests.engines.replicated import Replicated, replicated
+from tests.engines.confirming import REPLICAS, asked, confirming, senders, settled, write_unreplicated
+from tests.engines.replicated import Replicated
 
 from pgfleet.client.fleet import Fleet
 from pgfleet.errors import WriteLost
-from pgfleet.providers.local.prepare import superusers
 from pgfleet.topology.probe import OwnWord
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(180)]
 
-REPLICAS = ("us-west", "eu-west")
-
 
 @pytest.fixture
 def stage() -> Iterator[Replicated]:
-    """One of two replicas confirms every COMMIT; and the shard is prepared to tell how far they have."""
-    with replicated() as made:
-        shard = made.shards["one"]
-        for script in superusers():
-            shard.psql(script)
-        for region in REPLICAS:
-            source = shard.servers[region].data / "postgresql.auto.conf"
-            source.write_text(
-                source.read_text().replace("primary_conninfo = '", f"primary_conninfo = 'application_name={region} ")
-            )
-            shard.psql("select pg_reload_conf()", region)
-        shard.psql('alter system set synchronous_standby_names = \'ANY 1 ("us-west","eu-west")\'')
-        shard.psql("select pg_reload_conf()")
+    with confirming() as made:
         yield made
 
 
@@ -45,39 +31,6 @@ async def fleet(stage: Replicated) -> AsyncIterator[Fleet]:
     async with stage.client(region="us-west") as opened:
         await settled(opened)
         yield opened
-
-
-async def asked(fleet: Fleet) -> OwnWord:
-    router = fleet._open.router
-    primary = router.primary("one")
-    assert primary is not None
-    word = await router.positions.ask(primary)
-    assert word is not None
-    return word
-
-
-async def settled(fleet: Fleet) -> None:
-    async with asyncio.timeout(30):
-        while ((await asked(fleet)).settled or 0) < 1:
-            await asyncio.sleep(0.1)
-
-
-async def senders(stage: Replicated) -> list[int]:
-    connection = await stage.connect("one", role="postgres")
-    try:
-        return [row["pid"] for row in await connection.fetch("select pid from pg_stat_replication where state = 'streaming'")]
-    finally:
-        await connection.close()
-
-
-async def write_unreplicated(stage: Replicated) -> None:
-    """Somebody else's, which no replica will have."""
-    connection = await stage.connect("one")
-    try:
-        await connection.execute("set synchronous_commit = local")
-        await connection.execute("insert into questions select 'one-b', gen_random_uuid(), '' from generate_series(1, 100)")
-    finally:
-        await connection.close()
 
 
 async def lose_the_primary(stage: Replicated, fleet: Fleet) -> None:

@@ -171,13 +171,16 @@ class Guide:
         """A call to ``node`` failed. :param silent: it gave no answer at all."""
         self._fleet._open.router.failed(node, silent=silent)
 
-    async def position(self, node: NodeName) -> Position:
-        """Where a primary is, asked after COMMIT; for :meth:`wrote`."""
+    async def position(self, node: NodeName, since: float | None) -> Position:
+        """Where a primary is, asked after COMMIT; for :meth:`wrote`.
+
+        :param since: COMMIT was not sent before that, on :func:`monotonic`'s clock, and waited for the replicas; None: who knows.
+        """
         router = self._fleet._open.router
         word = await router.positions.ask(router.addresses[node])
         if word is None or word.recovering:
             return Position(0, 0)  # it is gone since; the next one has it, and until that says where it is only a primary will do
-        return router.position(node.shard, word, None)  # what its transaction said of synchronous_commit is not known here
+        return router.position(node.shard, word, since)
 
     def wrote(self, shard: str, position: Position) -> None:
         """The caller's reads of ``shard`` must see as far as ``position``. Called in the caller's own context."""

@@ -129,8 +129,8 @@ class WriteLost(Unproven):
 
     A position is read after COMMIT, so it may lie behind the write, where others wrote meanwhile. Where the replicas tell how
     far they had confirmed it, what others lost does not count. Provider existing does not tell, nor does a shard of which a
-    replica is missing or has just come back, nor a transaction that may have set `synchronous_commit`, nor an adapter: there
-    the write itself may be there, and only its key can tell.
+    replica is missing or has just come back, nor a transaction that may have set `synchronous_commit`: there the write itself
+    may be there, and only its key can tell.
     """
 
     code = "PGF-P102"

@@ -111,8 +111,8 @@ class AsyncFleet:
                             answer = await pool.take(block.words, block.deadline)
                         case Say(message):
                             answer = await block.connection.wait(exchange(block.connection.pgconn, message))
-                        case Mark():
-                            answer = await block.guide.position(block.route.name)
+                        case Mark(since):
+                            answer = await block.guide.position(block.route.name, since)
                         case Ask(refusal):
                             answer = await block.guide.refused(block.aim, refusal, block.deadline)
                         case Pause(seconds):

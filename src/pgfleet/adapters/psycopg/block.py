@@ -17,6 +17,7 @@ from psycopg.pq.abc import PGresult
 from pgfleet.adapters.psycopg.connection import AsyncConnection, Connection
 from pgfleet.adapters.psycopg.words import (
     COMMIT,
+    COMMIT_AFTER_ERROR,
     NOT_WRITABLE,
     RESET,
     RESET_SECONDS,
@@ -26,6 +27,7 @@ from pgfleet.adapters.psycopg.words import (
     read_answer,
     refused,
     rolled_back,
+    waits,
     write_in_read,
 )  # fmt: skip
 from pgfleet.client.borrowing import PAUSE
@@ -63,7 +65,12 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Ask where the primary is now. Answered by a position."""
+    """Ask where the primary is now. Answered by a position.
+
+    :param since: COMMIT waited for the replicas, and was not sent before that; None: who knows.
+    """
+
+    since: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,14 @@ class Pause:
 
 Step = Find | Take | Say | Mark | Ask | Pause
 Steps = Generator[Step, Any, None]
+
+
+#: What is sent to end a block, by where its transaction is.
+_ENDS: dict[int, bytes] = {
+    TransactionStatus.INTRANS: COMMIT,
+    TransactionStatus.INERROR: COMMIT_AFTER_ERROR,
+    TransactionStatus.IDLE: RESET,
+}
 
 
 class Returns(Protocol[C_contra]):
@@ -177,11 +192,11 @@ class Block(Generic[C]):
         if self.deadline.left() <= 0:
             self.pool.drop(connection)
             raise self.guide.late(self.aim, "the end of its write block", self.deadline)
-        if status not in (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.IDLE):
+        if status not in _ENDS:
             self.pool.drop(connection)  # it broke, or is still sending, and the error was caught
             raise rolled_back(self.aim)
         try:
-            results: list[PGresult] = yield Say(RESET if status == TransactionStatus.IDLE else COMMIT)
+            results: list[PGresult] = yield Say(_ENDS[status])
         except (Exception, asyncio.CancelledError) as error:
             self.guide.failed(self.route.name, silent=False)
             self.pool.drop(connection)
@@ -189,6 +204,7 @@ class Block(Generic[C]):
         except BaseException:
             self.pool.drop(connection)
             raise
+        waited = status == TransactionStatus.INTRANS and waits(results)
         answer = read_answer(results)
         if connection.unreplicated or not answer.clean:
             self.pool.drop(connection)
@@ -202,7 +218,7 @@ class Block(Generic[C]):
             raise rolled_back(self.aim)
         if self.aim.mark is not None:
             self.guide.marked(self.aim)
-        self.guide.wrote(self.aim.shard, (yield Mark()))
+        self.guide.wrote(self.aim.shard, (yield Mark(self.deadline.began if waited else None)))
 
     def fail(self, error: BaseException) -> Steps:
         """Roll back; then raise what the caller's ``error`` means, where that is another one."""

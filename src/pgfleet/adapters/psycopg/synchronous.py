@@ -162,8 +162,8 @@ class Fleet:
                             answer = pool.take(block.words, block.deadline)
                         case Say(message):
                             answer = block.connection.wait(exchange(block.connection.pgconn, message))
-                        case Mark():
-                            answer = self._running.run(block.guide.position(block.route.name))
+                        case Mark(since):
+                            answer = self._running.run(block.guide.position(block.route.name, since))
                         case Ask(refusal):
                             answer = self._running.run(block.guide.refused(block.aim, refusal, block.deadline))
                         case Pause(seconds):

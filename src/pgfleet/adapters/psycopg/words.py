@@ -26,7 +26,13 @@ _RESET = (
     "set session authorization default; close all; unlisten *; select pg_advisory_unlock_all(); reset all; discard temp; "
     "discard sequences; select name from pg_prepared_statement() where from_sql"
 )
-COMMIT = f"commit; {_RESET}".encode()
+#: Where a statement has failed, which PostgreSQL answers by a rollback.
+COMMIT_AFTER_ERROR = f"commit; {_RESET}".encode()
+#: Asked before it: whether it will wait for the replicas, and whether this is the transaction that was begun for the block.
+COMMIT = (
+    b"select pg_catalog.current_setting('synchronous_commit'), pg_catalog.current_setting('pgfleet.key', true); "
+    + COMMIT_AFTER_ERROR
+)
 ROLLBACK = f"rollback; {_RESET}".encode()
 #: Where the caller's own SQL ended the transaction.
 RESET = _RESET.encode()
@@ -78,6 +84,15 @@ def read_answer(results: Sequence[PGresult]) -> Answer:
     error = psycopg.errors.error_from_result(first) if first.status == ExecStatus.FATAL_ERROR else None
     clean = last.status == ExecStatus.TUPLES_OK and last.ntuples == 0
     return Answer(tag, error, clean)
+
+
+def waits(results: list[PGresult]) -> bool:
+    """What the server said to the question that :data:`COMMIT` begins with, which is taken off ``results``. One that the
+    caller's own SQL began has no key, and another before it may have waited for nobody."""
+    if results[0].status != ExecStatus.TUPLES_OK:
+        return False
+    asked = results.pop(0)
+    return asked.get_value(0, 0) in (b"on", b"remote_apply") and bool(asked.get_value(0, 1))
 
 
 def refused(results: Sequence[PGresult]) -> psycopg.Error | None:

@@ -22,13 +22,14 @@ from pgfleet.runtime.sql import Connection
 
 class Lent(Connection):
     """A connection that a session has. ``deadline``: of every call; None: none. ``aim``: what its transaction is for.
-    ``trouble``: the last error on it."""
+    ``trouble``: the last error on it. ``waited``: its last COMMIT was answered by the replicas, as far as is known."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.deadline: Deadline | None = None
         self.aim: Aim | None = None
         self.trouble: BaseException | None = None
+        self.waited = False
 
     def use(self, statement: str) -> None:
         """Note what ``statement`` may leave in the session; SQLAlchemy sends prepared ones past everybody who looks."""
@@ -73,7 +74,7 @@ class Dialect(PGDialect_asyncpg):
 
     def do_commit(self, dbapi_connection: Any) -> None:
         driver: Lent = dbapi_connection.driver_connection
-        driver.last_status = ""
+        driver.last_status, driver.waited = "", driver.waits_for_replicas
         try:
             super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]
         except (Exception, asyncio.CancelledError) as error:

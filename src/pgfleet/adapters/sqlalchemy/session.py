@@ -150,7 +150,8 @@ def _committed(session: RoutedSession) -> None:
             session.guide.marked(part.aim)
         if role == "write" and part.connections:
             # This caller's reads must see as far, whichever adapter they go through.
-            session.guide.wrote(shard, await_only(session.guide.position(part.engine.node)))
+            since = part.deadline.began if all(driver.waited for driver in part.connections) else None
+            session.guide.wrote(shard, await_only(session.guide.position(part.engine.node, since)))
 
 
 @event.listens_for(RoutedSession, "after_transaction_end")
