@@ -19,6 +19,16 @@ _READ_AGAIN = NOT_DONE | {"57P02", "57P05"}
 BROKEN = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
+class Unsent(asyncpg.ConnectionDoesNotExistError):
+    """A connection had ended before what this is said of was sent on it."""
+
+
+def unsent(error: BaseException) -> bool:
+    """Whether asyncpg has read the server's last word and not yet that it hung up: it sends nothing then, and says something of
+    its own state."""
+    return isinstance(error, asyncpg.InternalClientError) and "cannot switch" in str(error)
+
+
 def lost(error: BaseException, connection: Connection | None = None) -> bool:
     """Whether the connection is gone, or nobody knows what is on its wire.
 
@@ -36,8 +46,7 @@ def not_done(error: BaseException) -> bool:
     """Whether the server itself said that the statement did not happen, and that it may if sent again."""
     if isinstance(error, asyncpg.InvalidCachedStatementError):
         return True  # a column was added: the plan was refused, and the next one is made anew
-    # asyncpg refuses to send on a connection that broke while the statement was being prepared: it never left.
-    return sqlstate(error) in NOT_DONE or (isinstance(error, asyncpg.InternalClientError) and "cannot switch" in str(error))
+    return sqlstate(error) in NOT_DONE or isinstance(error, Unsent) or unsent(error)
 
 
 def read_again(error: BaseException) -> bool:

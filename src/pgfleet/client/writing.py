@@ -23,7 +23,7 @@ from pgfleet.client.placed import Placed
 from pgfleet.client.reading import Reader, isolation_level
 from pgfleet.client.router import Router
 from pgfleet.client.sending import NOT_OWNED, OLD_EPOCH, Glance, Sender, unknown
-from pgfleet.client.trouble import BROKEN, lost, not_done
+from pgfleet.client.trouble import BROKEN, Unsent, lost, not_done, unsent
 from pgfleet.errors import BlockRolledBack, ClaimVoided, DeadlineExceeded, NotOwned, OutcomeUnknown, PlacementMoved
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import quote_literal
@@ -215,10 +215,16 @@ class Writer:
             resolver = None if mark is None else lambda seconds: ask(shard, mark, answered=answered, seconds=seconds)
             return unknown(write.table, shard, "", error, resolver)
 
+        if connection.is_closed():
+            raise Unsent(f"the connection to {shard} ended before COMMIT was sent: nothing was written")
         try:
             # The block's own deadline is told as such; here it would hide what is known.
             status = await connection.control("commit", max(0.001, deadline.left()))
         except (asyncpg.PostgresError, *BROKEN) as error:
+            if unsent(error):
+                raise Unsent(f"{shard} closed the connection before COMMIT was sent: nothing was written") from error
+            # A 57P01 may come behind the answer here: where a duration is logged, PostgreSQL looks for interrupts after
+            # that (elog.c, errfinish).
             if lost(error) or connection.unreplicated:
                 raise not_known(error) from error
             raise
