@@ -8,6 +8,16 @@ if TYPE_CHECKING:
     from pgfleet.client.pools import NodePool
 
 
+def one_at_least(what: str, size: int) -> int:
+    """``size``.
+
+    :raises ValueError: it is no number of connections with which anything could be done.
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"{what} is {size!r}; it is a whole number, 1 or more")
+    return size
+
+
 class Budget:
     """:param size: at most."""
 

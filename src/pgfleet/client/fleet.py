@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 import asyncpg
 
+from pgfleet.client.budget import one_at_least
 from pgfleet.client.carrying import After, Carrying
 from pgfleet.client.explanation import Explanation, explained
 from pgfleet.client.freshness import Wanted, staleness
@@ -57,10 +58,13 @@ def connect(
     :param pool_size: connections for statements at most, for reads and writes together: to one node, or through the pooler for
         one shard; None: the file's ``per_process``.
     :param observers: who is told of every call; OpenTelemetry's spans need none where the application has loaded it.
+    :raises ValueError: one of them means nothing.
     :raises NoPooler: on entering: ``through="pooler"`` of a fleet that has none.
     """
     if through not in (None, "direct", "pooler"):
         raise ValueError(f"through is {through!r}; it is 'direct' or 'pooler'")
+    if pool_size is not None:
+        one_at_least("pool_size", pool_size)
     return Fleet(
         Path(where), region=region, state=state, role=role, deadline=deadline, through=through, pool_size=pool_size,
         observers=observers,

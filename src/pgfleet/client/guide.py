@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from pgfleet.client.borrowing import PAUSE
+from pgfleet.client.budget import one_at_least
 from pgfleet.client.freshness import ANY, Wanted, fresh_enough, known, staleness
 from pgfleet.client.observing import Call, Observing
 from pgfleet.client.sending import NOT_OWNED, OLD_EPOCH
@@ -164,6 +165,14 @@ class Guide:
     def deadline(self, seconds: float | None) -> Deadline:
         """``seconds`` from now; None: what the fleet was opened with."""
         return Deadline.after(self._fleet._limit(seconds))
+
+    def size(self, given: int | None) -> int:
+        """Connections to one node, for reads and for writes each. None: half of what the fleet was opened with, for both together
+        are what ``pgfleet check`` counts.
+
+        :raises ValueError: there must be one.
+        """
+        return max(1, self._fleet._open.router.size // 2) if given is None else one_at_least("size", given)
 
     # -- how it went -----------------------------------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ class Router:
         probers: tuple[Prober, Prober, Prober] | None = None, direct: bool = True,
     ) -> None:  # fmt: skip
         self.observing, self._direct = observing, direct
-        self._opened, self._region, self._size = opened, region, size
+        self._opened, self._region, self.size = opened, region, size
         self.table = RoutingTable()
         self.lanes: dict[str, Lane] = {}
         self.turn = 0
@@ -214,7 +214,7 @@ class Router:
         if pool is None:
             address = self.addresses[node]
             settings = SETTINGS[mode] | ({"pgfleet.epoch": self._epoch} if mode == "write" and self._epoch else {})
-            budget = self._budgets.setdefault(node, Budget(self._size))
+            budget = self._budgets.setdefault(node, Budget(self.size))
             catalogue = self._catalogues.setdefault(node.shard, Catalogue())
             stuck = self.suspect if mode == "read" else self._write_stuck
             counted = partial(self.observing.connections, "asyncpg", node, mode) if self.observing.observers else None

@@ -23,18 +23,20 @@ class AsyncFleet:
     """Lends psycopg connections of a fleet that is open. It is used in ``async with``, and closes what it opened.
 
     :param fleet: made by :func:`pgfleet.connect`; it outlives this.
-    :param size: connections to one node at most, for reads and for writes each.
+    :param size: connections to one node at most, for reads and for writes each; None: half of the file's ``per_process``, so that
+        both together are what ``pgfleet check`` counts.
     """
 
-    def __init__(self, fleet: Fleet, *, size: int = 10) -> None:
-        self._fleet, self._size = fleet, size
+    def __init__(self, fleet: Fleet, *, size: int | None = None) -> None:
+        self._fleet, self._given = fleet, size
         self._guide: Guide | None = None
         self._pools: dict[tuple[NodeName, Role], AsyncPool] = {}
         self._background: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._guide = Guide(to_nodes(self._fleet))
-        self._later(self._follow(self._guide))
+        self._guide = guide = Guide(to_nodes(self._fleet))
+        self._size = guide.size(self._given)
+        self._later(self._follow(guide))
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -43,12 +43,13 @@ class Fleet:
     """A fleet for code without an event loop; used in ``with``, by any number of threads at once.
 
     :param where: the fleet's file, or its state folder.
-    :param size: connections to one node at most, for reads and for writes each.
+    :param size: connections to one node at most, for reads and for writes each; None: half of the file's ``per_process``, so that
+        both together are what ``pgfleet check`` counts.
     :param more: as :func:`pgfleet.connect` takes them: region, state, role, deadline.
     """
 
-    def __init__(self, where: str | Path = "fleet.yaml", *, size: int = 10, **more: Any) -> None:
-        self._where, self._more, self._size = where, more, size
+    def __init__(self, where: str | Path = "fleet.yaml", *, size: int | None = None, **more: Any) -> None:
+        self._where, self._more, self._given = where, more, size
         self._guide: _Elsewhere | None = None
         self._background: Background | None = None
         self._fleet: pgfleet.client.fleet.Fleet | None = None
@@ -60,12 +61,13 @@ class Fleet:
         background = Background(fleet)
         background.open()
         try:
-            to_nodes(fleet)
+            guide = _Elsewhere(to_nodes(fleet), background)
+            self._size = guide.size(self._given)
         except BaseException:
             background.close()
             raise
-        self._guide, self._background, self._fleet = _Elsewhere(fleet, background), background, fleet
-        background.spawn(self._follow(self._guide))
+        self._guide, self._background, self._fleet = guide, background, fleet
+        background.spawn(self._follow(guide))
         return self
 
     def __exit__(self, *_: object) -> None:

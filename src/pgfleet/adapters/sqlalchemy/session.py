@@ -196,13 +196,14 @@ class FleetSessions:
     """Makes sessions of a fleet that is open; used in ``async with``.
 
     :param fleet: made by :func:`pgfleet.connect`; it outlives this.
-    :param size: connections to one node at most, for reads and for writes each.
+    :param size: connections to one node at most, for reads and for writes each; None: half of the file's ``per_process``, so that
+        both together are what ``pgfleet check`` counts.
     :param engine: as ``create_async_engine`` takes them.
     :param more: as ``AsyncSession`` takes them. Objects stay readable after a commit (``expire_on_commit=False``) unless it
         says otherwise: reading them anew would need a route.
     """
 
-    def __init__(self, fleet: Fleet, *, size: int = 10, engine: dict[str, Any] | None = None, **more: Any) -> None:
+    def __init__(self, fleet: Fleet, *, size: int | None = None, engine: dict[str, Any] | None = None, **more: Any) -> None:
         self._fleet, self._size, self._engine = fleet, size, engine or {}
         self._more = {"expire_on_commit": False} | more
         self._guide: Guide | None = None
@@ -210,7 +211,7 @@ class FleetSessions:
 
     async def __aenter__(self) -> Self:
         self._guide = Guide(to_nodes(self._fleet))
-        self.engines = Engines(self._guide, size=self._size, more=self._engine)
+        self.engines = Engines(self._guide, size=self._guide.size(self._size), more=self._engine)
         await self.engines.__aenter__()
         return self
 
