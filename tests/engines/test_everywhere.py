@@ -258,6 +258,19 @@ async def test_leaving_early_ends_every_cursor(client: Client, shards: Shards) -
     assert client.open == set()
 
 
+@pytest.mark.parametrize("order_by", [None, "id"])
+async def test_a_stream_that_is_too_slow_leaves_nothing_waiting(client: Client, order_by: str | None) -> None:
+    before = asyncio.all_tasks()
+    for partial in (True, False):
+        try:
+            async with client.stream("select id, pg_sleep(30) from many", order_by=order_by, patience=0, partial=partial) as rows:
+                assert [row async for row in rows] == []
+                assert set(rows.missing) == set(SHARDS)
+        except ShardsSilent:
+            assert not partial
+    assert asyncio.all_tasks() == before
+
+
 async def test_a_shard_that_dies_in_the_middle_is_told(client: Client, shards: Shards) -> None:
     for partial in (True, False):
         async with client.stream(

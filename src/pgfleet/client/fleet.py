@@ -31,7 +31,7 @@ from pgfleet.facts.addresses import Through
 from pgfleet.routing.hashing import Key
 from pgfleet.routing.route import Route
 from pgfleet.routing.token import Token
-from pgfleet.runtime.clock import Deadline
+from pgfleet.runtime.clock import Deadline, checked
 from pgfleet.runtime.sql import Connection
 
 T = TypeVar("T")
@@ -63,6 +63,7 @@ def connect(
     """
     if through not in (None, "direct", "pooler"):
         raise ValueError(f"through is {through!r}; it is 'direct' or 'pooler'")
+    checked(deadline)
     if pool_size is not None:
         one_at_least("pool_size", pool_size)
     return Fleet(
@@ -143,7 +144,7 @@ class Fleet:
         """
         parts = self._open
         read = self._read(parts, table, key, second, max_staleness, hedge)
-        return await parts.reader.fetch(read, sql, args, self._seconds if deadline is None else deadline)
+        return await parts.reader.fetch(read, sql, args, self._limit(deadline))
 
     async def fetchrow(self, table: str, sql: str, *args: Any, key: Key, **more: Any) -> asyncpg.Record | None:
         """The first row of :meth:`fetch`, or None."""
@@ -329,4 +330,4 @@ class Fleet:
 
     def _limit(self, seconds: float | None) -> float:
         """Seconds for a call that said ``seconds``."""
-        return self._seconds if seconds is None else seconds
+        return self._seconds if seconds is None else checked(seconds)

@@ -62,7 +62,7 @@ class Reader:
 
     async def _fetch_first(self, read: Read, sql: str, args: tuple[Any, ...], seconds: float, call: Call) -> list[asyncpg.Record]:
         # Most reads ask for nothing special, and find a connection that is free: for these nothing is made.
-        pool = self.pool(read)
+        pool = self.pool(read) if seconds > 0 else None
         connection = pool.take() if pool is not None else None
         if pool is not None and connection is not None:
             began = monotonic()

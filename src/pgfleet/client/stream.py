@@ -136,6 +136,7 @@ class Stream:
         try:
             if task.done():
                 return task.result()
+            await _cancelled([task])
             raise Silent(f"no row for {self._patience:g} s")
         except Silent as error:
             why = f"{error}, after {source.given:,} rows" if source.given else str(error)

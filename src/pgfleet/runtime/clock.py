@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import isnan
 
 
 def utc_now() -> datetime:
@@ -15,6 +16,16 @@ def utc_now() -> datetime:
 def monotonic() -> float:
     """Seconds that never go back; only differences mean anything, and only on this host."""
     return time.monotonic()
+
+
+def checked(seconds: float) -> float:
+    """``seconds`` as a caller's deadline. None left, or less, is one that has passed: who counts down may come to that.
+
+    :raises ValueError: it is no number.
+    """
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or isnan(seconds):
+        raise ValueError(f"deadline is {seconds!r}; it is a number of seconds")
+    return seconds
 
 
 @dataclass(frozen=True, slots=True)

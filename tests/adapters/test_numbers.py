@@ -1,4 +1,4 @@
-"""How many connections an adapter opens: what the file's arithmetic counts, unless it was told otherwise."""
+"""Numbers that a caller gives: connections, by default what the file's arithmetic counts, and seconds."""
 
 from __future__ import annotations
 
@@ -48,6 +48,32 @@ def test_in_threads(servers: Bank) -> None:
         stack.enter_context(fleet.write("questions", key="PMP"))
         with pytest.raises(pgfleet.DeadlineExceeded):
             stack.enter_context(fleet.write("questions", key="PMP", deadline=0.3))
+
+
+@pytest.mark.parametrize("seconds", ["3", "3 s", float("nan"), True, None])
+async def test_a_deadline_that_means_nothing_is_refused(servers: Bank, seconds: float) -> None:
+    with pytest.raises(ValueError, match="deadline is "):
+        pgfleet.connect(servers.folder, deadline=seconds)
+    if seconds is None:
+        return  # what the fleet was opened with
+    async with pgfleet.connect(servers.folder) as fleet:
+        with pytest.raises(ValueError, match="deadline is "):
+            await fleet.fetch("questions", "select 1", key="PMP", deadline=seconds)
+        with pytest.raises(ValueError, match="deadline is "):
+            fleet.write("questions", key="PMP", deadline=seconds)
+        with pytest.raises(ValueError, match="deadline is "):
+            await fleet.everywhere("questions", "select 1", deadline=seconds)
+        async with AsyncFleet(fleet) as people:
+            with pytest.raises(ValueError, match="deadline is "):
+                await people.write("questions", key="PMP", deadline=seconds).__aenter__()
+
+
+async def test_one_that_has_passed_is_exceeded(servers: Bank) -> None:
+    async with pgfleet.connect(servers.folder) as fleet:
+        for seconds in (0, -1, -0.5):
+            with pytest.raises(pgfleet.DeadlineExceeded):
+                await fleet.fetch("questions", "select 1", key="PMP", deadline=seconds)
+        assert await fleet.fetchval("questions", "select 1", key="PMP", deadline=float("inf")) == 1
 
 
 @pytest.mark.parametrize("size", [0, -1, True, 1.5, "3"])
