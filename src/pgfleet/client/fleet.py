@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypedDict, TypeVar, TypeVarTuple, Unpack
 
 import asyncpg
 
@@ -35,11 +35,21 @@ from pgfleet.runtime.clock import Deadline, checked
 from pgfleet.runtime.sql import Connection
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 #: Seconds for a call, where the caller says nothing.
 DEADLINE = 5.0
 #: Seconds that a stream may take as a whole; each of its rows has the caller's deadline.
 STREAMED = 86_400.0
+
+
+class Asked(TypedDict, total=False):
+    """What :meth:`Fleet.fetch` may be told besides."""
+
+    second: Key | None
+    deadline: float | None
+    max_staleness: float | str | None
+    hedge: str | float | None
 
 
 def connect(
@@ -146,14 +156,14 @@ class Fleet:
         read = self._read(parts, table, key, second, max_staleness, hedge)
         return await parts.reader.fetch(read, sql, args, self._limit(deadline))
 
-    async def fetchrow(self, table: str, sql: str, *args: Any, key: Key, **more: Any) -> asyncpg.Record | None:
+    async def fetchrow(self, table: str, sql: str, *args: Any, key: Key, **how: Unpack[Asked]) -> asyncpg.Record | None:
         """The first row of :meth:`fetch`, or None."""
-        rows = await self.fetch(table, sql, *args, key=key, **more)
+        rows = await self.fetch(table, sql, *args, key=key, **how)
         return rows[0] if rows else None
 
-    async def fetchval(self, table: str, sql: str, *args: Any, key: Key, **more: Any) -> Any:
+    async def fetchval(self, table: str, sql: str, *args: Any, key: Key, **how: Unpack[Asked]) -> Any:
         """The first value of the first row of :meth:`fetch`, or None."""
-        row = await self.fetchrow(table, sql, *args, key=key, **more)
+        row = await self.fetchrow(table, sql, *args, key=key, **how)
         return row[0] if row is not None else None
 
     # -- writes ----------------------------------------------------------------------------------------------------------
@@ -189,7 +199,7 @@ class Fleet:
         return await self._open.writer.execute(write, sql, args, self._limit(deadline))
 
     async def transact(
-        self, table: str, function: Callable[..., Awaitable[T]], *args: Any,
+        self, table: str, function: Callable[[Connection, *Ts], Awaitable[T]], *args: *Ts,
         key: Key, second: Key | None = None, deadline: float | None = None, resolvable: bool = True,
         isolation: str | None = None, claims: Mapping[str, Any] | None = None, releases: Mapping[str, Any] | None = None,
     ) -> T:  # fmt: skip

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Self, assert_never
+from typing import Any, Self, TypedDict, Unpack, assert_never
 
 import pgfleet.client.fleet
 from pgfleet.adapters.psycopg.background import Background
@@ -18,11 +18,25 @@ from pgfleet.adapters.psycopg.pools import Pool
 from pgfleet.adapters.psycopg.words import exchange
 from pgfleet.client.carrying import After
 from pgfleet.client.guide import Aim, Guide, to_nodes
+from pgfleet.client.observing import Observer
 from pgfleet.errors import FleetClosed, Outcome, OutcomeUnknown
+from pgfleet.facts.addresses import Through
 from pgfleet.names import NodeName
 from pgfleet.routing.hashing import Key
 from pgfleet.routing.route import Role, Route
 from pgfleet.routing.token import Token
+
+
+class Opening(TypedDict, total=False):
+    """What :func:`pgfleet.connect` may be told besides."""
+
+    region: str | None
+    state: str | None
+    role: str
+    deadline: float
+    through: Through | None
+    pool_size: int | None
+    observers: Sequence[Observer]
 
 
 class _Elsewhere(Guide):
@@ -45,11 +59,11 @@ class Fleet:
     :param where: the fleet's file, or its state folder.
     :param size: connections to one node at most, for reads and for writes each; None: half of the file's ``per_process``, so that
         both together are what ``pgfleet check`` counts.
-    :param more: as :func:`pgfleet.connect` takes them: region, state, role, deadline.
+    :param how: as :func:`pgfleet.connect` takes them.
     """
 
-    def __init__(self, where: str | Path = "fleet.yaml", *, size: int | None = None, **more: Any) -> None:
-        self._where, self._more, self._given = where, more, size
+    def __init__(self, where: str | Path = "fleet.yaml", *, size: int | None = None, **how: Unpack[Opening]) -> None:
+        self._where, self._how, self._given = where, how, size
         self._guide: _Elsewhere | None = None
         self._background: Background | None = None
         self._fleet: pgfleet.client.fleet.Fleet | None = None
@@ -57,7 +71,7 @@ class Fleet:
         self._pools_lock = Lock()
 
     def __enter__(self) -> Self:
-        fleet = pgfleet.client.fleet.connect(self._where, **self._more)
+        fleet = pgfleet.client.fleet.connect(self._where, **self._how)
         background = Background(fleet)
         background.open()
         try:
