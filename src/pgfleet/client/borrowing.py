@@ -11,7 +11,7 @@ import asyncpg
 from pgfleet.client.observing import UNHEARD, Call
 from pgfleet.client.pools import NodePool
 from pgfleet.client.router import Mode, Router
-from pgfleet.client.trouble import BROKEN, Unsent, lost, not_done, unsent
+from pgfleet.client.trouble import BROKEN, Unsent, confused, lost, not_done
 from pgfleet.errors import CannotConnect, DeadlineExceeded
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import NodeName
@@ -128,7 +128,7 @@ class Borrowing:
             else:
                 connection.touched = True
                 pool.release(connection)
-            if unsent(error):
+            if confused(error):
                 raise Unsent(f"{pool.node.name.member} closed the connection") from error
             raise
         else:

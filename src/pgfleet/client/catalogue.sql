@@ -46,7 +46,7 @@ with
     touching as (
         select from texts
         where body ~* '\m(set_config|pg_(try_)?advisory_(lock|unlock)\w*|listen|unlisten|prepare|deallocate|execute|temp|temporary|pg_temp\w*|load|discard|setseed|lo_\w+|setval|pg_notify|notify|dblink\w*)\M'
-           or body ~* '(^|;|\m(begin|then|else|loop|as)\M)\s*(re)?set\s'
+           or body ~* '(^|;|\m(begin|then|else|loop|as)\M)(\s|--[^\n\r]*|/\*([^*]|\*+[^*/])*\*+/)*(re)?set\M'
            or exists (select from opaque where body ~ ('\m' || regexp_replace(proname, '(\W)', '\\\1', 'g') || '\M'))
         limit 1
     )

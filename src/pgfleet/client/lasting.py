@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from pgfleet.client.statement import ROWS, Harmless, Lexeme, lexemes, shape_of
+from pgfleet.client.statement import ENDS, ROWS, Harmless, Lexeme, lexemes, shape_of
 
 
 class Leaves(IntEnum):
@@ -38,8 +38,6 @@ NOTHING, HIDDEN = Left(Leaves.NOTHING), Left(Leaves.HIDDEN)
 #: End with their transaction, or are about no session at all; what they run may still be hidden.
 _WITH_THE_TRANSACTION = frozenset({"lock", "notify", "truncate", "refresh", "comment"})
 _QUIET = frozenset({"savepoint", "release", "show", "fetch", "move", "close", "begin", "start"})
-#: End the transaction themselves, so that what follows runs in whose session nobody knows.
-_ENDS = frozenset({"commit", "end", "abort"})
 
 
 def left(sql: str, harmless: Harmless) -> Left:
@@ -72,7 +70,7 @@ def _left(piece: Sequence[Lexeme], harmless: Harmless) -> Left:
         return NOTHING
     if first == "rollback" and "to" in words:
         return NOTHING
-    if first in _ENDS or first == "rollback":
+    if first in ENDS or first == "rollback":  # what follows would run in whose session nobody knows
         return Left(Leaves.STATE, f"{first.upper()}, which ends the transaction")
     if first == "set" and len(words) > 1 and words[1] in ("local", "transaction", "constraints"):
         return NOTHING

@@ -16,7 +16,7 @@ from pgfleet.client.borrowing import PAUSE, Borrowing, Opening
 from pgfleet.client.observing import UNHEARD, Call, Said
 from pgfleet.client.pooler import NO_NODE, Pooler, PoolerPool
 from pgfleet.client.router import Mode, Router
-from pgfleet.client.trouble import BROKEN, Unsent, lost, not_done, unsent
+from pgfleet.client.trouble import BROKEN, Unsent, confused, lost, not_done
 from pgfleet.errors import CannotConnect, DeadlineExceeded, SessionState
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import NodeName
@@ -126,7 +126,7 @@ class PooledBorrowing(Borrowing):
             raise self.late(shard, f"a {mode} block through {pool.whose}", deadline) from error
         except BaseException as error:
             self.ended(pool, connection, error, borrowers=True)
-            if unsent(error):
+            if confused(error):
                 raise Unsent(f"{pool.whose} closed the connection") from error
             raise
         else:

@@ -5,6 +5,7 @@ So much is simpler than without a pooler: until COMMIT is sent nothing is writte
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -57,6 +58,8 @@ class PooledWriter(Writer):
                 if lost(error) or connection.unreplicated:
                     raise unknown("pgfleet.lookup", shard, "", error) from error
                 raise
+            except asyncio.CancelledError as cancelled:  # the block's own deadline, among others
+                raise unknown("pgfleet.lookup", shard, "", cancelled) from cancelled
             if connection.unreplicated:
                 raise unknown("pgfleet.lookup", shard, "", None)
             return rows

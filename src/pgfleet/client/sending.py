@@ -14,7 +14,8 @@ from pgfleet.client.observing import UNHEARD, Call, Said
 from pgfleet.client.pools import NodePool
 from pgfleet.client.reading import Read, Reader
 from pgfleet.client.router import Router
-from pgfleet.client.trouble import BROKEN, lost, not_done
+from pgfleet.client.statement import read_statement
+from pgfleet.client.trouble import BROKEN, lost, not_done, unsent
 from pgfleet.errors import OutcomeUnknown
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.routing.choose import Why
@@ -41,11 +42,13 @@ class Sender:
         self._borrowing = Borrowing(router)
 
     async def send(
-        self, what: str, where: Callable[[], str], send: Send[T], deadline: Deadline, call: Call, refused: Refusal | None = None
-    ) -> tuple[NodeAddress, T]:
+        self, what: str, where: Callable[[], str], send: Send[T], deadline: Deadline, call: Call,
+        refused: Refusal | None = None, sql: str = "",
+    ) -> tuple[NodeAddress, T]:  # fmt: skip
         """Who took it, and the answer.
 
         :param what: the table, for messages. :param where: the shard, asked anew for every attempt.
+        :param sql: what is sent, where it is not of the client's own.
         :raises OutcomeUnknown: it was sent, and never answered, or answered without the replicas.
         """
         waits_for, refusals = "a primary", 0
@@ -62,8 +65,12 @@ class Sender:
                     self._router.failed(node.name, silent=False)
                 else:
                     pool.release(connection)
-                if connection.unreplicated or (lost(error) and not not_done(error)):
+                # A procedure may have committed a part of itself before it was refused.
+                parts = read_statement(sql).first in ("call", "do") and not unsent(error)
+                if connection.unreplicated or (lost(error) and (parts or not not_done(error))):
                     raise unknown(what, shard, node.name.member, error) from error
+                if parts:
+                    raise
                 waits_for = f"{node.name.member}: {error}"
                 call.retried()
                 if isinstance(error, asyncpg.PostgresError) and sqlstate(error) in (OLD_EPOCH, NOT_OWNED) and refused:

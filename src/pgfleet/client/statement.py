@@ -16,9 +16,9 @@ from typing import Literal
 #: Statements that change a session only through what they call.
 ROWS = frozenset({"select", "insert", "update", "delete", "merge", "values", "table", "with"})
 #: Statements inside a transaction that end with it, and what drivers send of themselves.
-_INSIDE = frozenset(
-    {"savepoint", "release", "rollback", "begin", "start", "commit", "end", "abort", "show", "explain", "analyze"}
-)
+_INSIDE = frozenset({"savepoint", "release", "rollback", "begin", "start", "show", "explain", "analyze"})
+#: End it.
+ENDS = frozenset({"commit", "end", "abort"})
 
 #: What may stand before a parenthesis and is no function: the grammar's own words (PostgreSQL docs, appendix C), and the types
 #: that take a length. Anything else there is looked up as a function.
@@ -35,7 +35,7 @@ _GRAMMAR = frozenset(_GRAMMAR_WORDS.split())
 
 _LEXEME = re.compile(
     r"""
-    (?P<comment>--[^\n]*|/\*)
+    (?P<comment>--[^\n\r]*|/\*)
   | (?P<dollar>\$(?:[A-Za-z_\x80-\uffff][A-Za-z_0-9\x80-\uffff]*)?\$)
   | (?P<escaped>[eE]'(?:[^'\\]|\\.|'')*')
   | (?P<text>(?:[bBxXnN]|[uU]&)?'(?:[^']|'')*')
@@ -93,12 +93,17 @@ def _comment_end(sql: str, at: int) -> int:
     return at
 
 
+#: What INTO follows where it makes no table.
+_TAKES = (("word", "insert"), ("word", "merge"))
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What the text shows.
 
     :param first: its first word. :param calls: names before a parenthesis, folded.
-    :param alone: one statement, and no ``select … into``, nor EXPLAIN of one that makes or executes something.
+    :param alone: one statement, and no ``select … into``, nor EXPLAIN of one that makes or executes something, nor the end of a
+        transaction: what is left in its session is not taken back with it.
     """
 
     first: str
@@ -124,10 +129,13 @@ def shape_of(found: Sequence[Lexeme]) -> Shape:
         return Shape("")
     calls: set[str] = set()
     # EXPLAIN ANALYZE runs what it explains: also CREATE TEMP TABLE … AS, EXECUTE and DECLARE.
-    alone = found[0][1] != "explain" or not any(("word", made) in found for made in ("create", "execute", "declare"))
+    first = found[0][1]
+    alone = first != "explain" or not any(("word", made) in found for made in ("create", "execute", "declare"))
+    if first in ENDS or (first == "rollback" and ("word", "to") not in found):
+        alone = False
     before: Lexeme = ("sign", ";")
     for at, (kind, text) in enumerate(found):
-        if (kind == "sign" and text == ";") or (kind == "word" and text == "into" and before[1] not in ("insert", "merge")):
+        if (kind == "sign" and text == ";") or (kind == "word" and text == "into" and before not in _TAKES):
             alone = False
         elif kind in ("word", "quoted") and at + 1 < len(found) and found[at + 1] == ("sign", "("):
             # What is named here is named, not called: "insert into t (a)", "with t (a) as", "as t (a)".
@@ -135,7 +143,7 @@ def shape_of(found: Sequence[Lexeme]) -> Shape:
             if not target and not (kind == "word" and text in _GRAMMAR):
                 calls.add(text)
         before = (kind, text)
-    return Shape(found[0][1], frozenset(calls), alone)
+    return Shape(first, frozenset(calls), alone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +165,7 @@ def touches(sql: str, harmless: Harmless) -> bool:
         return True
     if shape.first in _INSIDE:
         # EXPLAIN ANALYZE runs what it explains; of the others only these words can stand before a parenthesis.
-        return shape.first == "explain" and not shape.calls <= harmless.functions
+        return shape.first == "explain" and not (harmless.everything_else and shape.calls <= harmless.functions)
     if shape.first not in ROWS or not harmless.everything_else:
         return True
     return not shape.calls <= harmless.functions

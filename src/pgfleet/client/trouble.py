@@ -23,10 +23,16 @@ class Unsent(asyncpg.ConnectionDoesNotExistError):
     """A connection had ended before what this is said of was sent on it."""
 
 
-def unsent(error: BaseException) -> bool:
+def confused(error: BaseException) -> bool:
     """Whether asyncpg has read the server's last word and not yet that it hung up: it sends nothing then, and says something of
     its own state."""
     return isinstance(error, asyncpg.InternalClientError) and "cannot switch" in str(error)
+
+
+def unsent(error: BaseException) -> bool:
+    """Whether it says that the connection had ended before anything was sent. (asyncpg's InterfaceErrors are all said before:
+    asyncpg 0.31, protocol.pyx and prepared_stmt.pyx.)"""
+    return isinstance(error, Unsent) or confused(error) or (isinstance(error, asyncpg.InterfaceError) and "closed" in str(error))
 
 
 def lost(error: BaseException, connection: Connection | None = None) -> bool:
@@ -35,6 +41,9 @@ def lost(error: BaseException, connection: Connection | None = None) -> bool:
     :param connection: where somebody's own code ran on it: an error of that code's (a file that is not there) says nothing
         about the connection.
     """
+    if isinstance(error, asyncpg.InterfaceError):
+        # Else it is the caller's mistake: a wrong number of arguments, or one of another type.
+        return unsent(error) and (connection is None or connection.is_closed())
     if connection is not None and isinstance(error, OSError) and not isinstance(error, TimeoutError):
         return connection.is_closed()
     if isinstance(error, asyncpg.PostgresError) and not isinstance(error, asyncpg.PostgresConnectionError):
@@ -46,7 +55,7 @@ def not_done(error: BaseException) -> bool:
     """Whether the server itself said that the statement did not happen, and that it may if sent again."""
     if isinstance(error, asyncpg.InvalidCachedStatementError):
         return True  # a column was added: the plan was refused, and the next one is made anew
-    return sqlstate(error) in NOT_DONE or isinstance(error, Unsent) or unsent(error)
+    return sqlstate(error) in NOT_DONE or unsent(error)
 
 
 def read_again(error: BaseException) -> bool:
@@ -54,6 +63,6 @@ def read_again(error: BaseException) -> bool:
     if isinstance(error, asyncpg.InvalidCachedStatementError):
         return True
     if isinstance(error, asyncpg.InterfaceError):
-        return "closed" in str(error)  # else it is the caller's mistake: a wrong number of arguments
+        return unsent(error)
     state = sqlstate(error)
     return state in _READ_AGAIN or (state or "").startswith("08") or (lost(error) and state is None)

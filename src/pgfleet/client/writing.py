@@ -24,7 +24,7 @@ from pgfleet.client.reading import Reader, isolation_level
 from pgfleet.client.router import Router
 from pgfleet.client.sending import NOT_OWNED, OLD_EPOCH, Glance, Sender, unknown
 from pgfleet.client.trouble import BROKEN, Unsent, lost, not_done, unsent
-from pgfleet.errors import BlockRolledBack, ClaimVoided, DeadlineExceeded, NotOwned, OutcomeUnknown, PlacementMoved
+from pgfleet.errors import BlockRolledBack, ClaimVoided, DeadlineExceeded, NotOwned, OutcomeUnknown, PlacementMoved, Unreachable
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import quote_literal
 from pgfleet.routing.hashing import Key, key_text
@@ -56,6 +56,12 @@ class Write:
     isolation: str | None = None
     claims: Mapping[str, Any] = field(default_factory=dict)
     releases: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _cancellations() -> int:
+    """How often this task was asked to end."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 class Writer:
@@ -104,7 +110,7 @@ class Writer:
             await self._moved(write, error, times, deadline)
 
         with self._router.observing.call("execute", write.table, self.shard(write)) as call:
-            node, status = await self._sender.send(write.table, lambda: self.shard(write), send, deadline, call, refused)
+            node, status = await self._sender.send(write.table, lambda: self.shard(write), send, deadline, call, refused, sql)
             await self._mark(node.name.shard, node, since=deadline.began if waited else None)
         return status
 
@@ -215,13 +221,13 @@ class Writer:
             resolver = None if mark is None else lambda seconds: ask(shard, mark, answered=answered, seconds=seconds)
             return unknown(write.table, shard, "", error, resolver)
 
-        if connection.is_closed():
+        if connection.is_closed() and not connection.touched:  # else it may have been committed by the caller's own COMMIT
             raise Unsent(f"the connection to {shard} ended before COMMIT was sent: nothing was written")
         try:
             # The block's own deadline is told as such; here it would hide what is known.
             status = await connection.control("commit", max(0.001, deadline.left()))
         except (asyncpg.PostgresError, *BROKEN) as error:
-            if unsent(error):
+            if unsent(error) and not connection.touched:
                 raise Unsent(f"{shard} closed the connection before COMMIT was sent: nothing was written") from error
             # A 57P01 may come behind the answer here: where a duration is logged, PostgreSQL looks for interrupts after
             # that (elog.c, errfinish).
@@ -248,8 +254,10 @@ class Writer:
 
     async def _transact(self, write: Write, function: Callable[[Connection], Awaitable[T]], deadline: Deadline, call: Call) -> T:
         pause, times = AGAIN_FIRST, 0
+        cancellations = _cancellations()
         while True:
             began, gone, done = False, False, list[T]()
+            last: Exception | None = None
             try:
                 async with self._claimed(write, deadline, call) as connection:
                     began = True
@@ -260,24 +268,30 @@ class Writer:
                         raise
                 return done[0]
             except OutcomeUnknown as unknown:
-                if not unknown.resolvable:
+                # One that came out of the function itself is of another write; and whoever is cancelled ends.
+                if not done or not unknown.resolvable or _cancellations() > cancellations or deadline.left() <= 0:
                     raise
-                outcome = await unknown.resolve(max(0.001, deadline.left()))
+                try:
+                    outcome = await unknown.resolve(deadline.left())
+                except Unreachable:
+                    raise unknown from None
                 if outcome == "committed":
                     await self._mark(self.shard(write), self._router.primary(self.shard(write)))
                     return done[0]
-            except (PlacementMoved, ClaimVoided):
+            except (PlacementMoved, ClaimVoided) as error:
                 times += 1
                 if times > 1 and deadline.left() < AGAIN_LAST:
                     raise
+                last = error
             except (asyncpg.PostgresError, *BROKEN) as error:
                 if not (not_done(error) or gone or (not began and lost(error))):
                     raise
+                last = error
             if deadline.left() <= pause:
                 raise DeadlineExceeded(
                     f"a transaction on {self.shard(write)} was not committed within {deadline.allowed:g} s",
-                    seen=["nothing of it was written"],
-                )
+                    seen=["nothing of it was written", *([str(last) or type(last).__name__] if last is not None else [])],
+                ) from last
             call.retried()
             await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - no secret
             pause = min(pause * 2, AGAIN_LAST)

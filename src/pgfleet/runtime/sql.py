@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from pgfleet.errors import CannotConnect
+from pgfleet.runtime.clock import monotonic
 
 #: Seconds for TCP, TLS and authentication together.
 CONNECT_SECONDS = 1.0
@@ -90,7 +91,7 @@ class Connection(asyncpg.Connection):
             self.touched = self._touches(query)
         state = self._kept.get(query)
         if state is None:
-            state = await self._keep(query, timeout)
+            state, timeout = await self._keep(query, timeout)
         try:
             rows: list[asyncpg.Record] = await self._wire().bind_execute(state, args, "", 0, False, timeout)
         except (asyncpg.OutdatedSchemaCacheError, asyncpg.InvalidCachedStatementError, asyncpg.InvalidSQLStatementNameError):
@@ -106,11 +107,12 @@ class Connection(asyncpg.Connection):
             self.touched = self._touches(query)
         state = self._kept.get(query)
         if state is None:
-            state = await self._keep(query, timeout)
+            state, timeout = await self._keep(query, timeout)
         try:
             _, status, _ = await self._wire().bind_execute(state, args, "", 0, True, timeout)
-        except (asyncpg.OutdatedSchemaCacheError, asyncpg.InvalidCachedStatementError, asyncpg.InvalidSQLStatementNameError):
-            # The server refused the plan, not the statement: nothing was done.
+        except (asyncpg.InvalidCachedStatementError, asyncpg.InvalidSQLStatementNameError):
+            # The server refused the plan, not the statement: nothing was done. (An OutdatedSchemaCacheError is of rows that
+            # cannot be read, and the statement was done.)
             self.forget()
             if self.is_in_transaction():
                 raise
@@ -139,11 +141,13 @@ class Connection(asyncpg.Connection):
         self.last_status = await super().execute(query, timeout=timeout)
         return self.last_status
 
-    async def _keep(self, query: str, timeout: float | None) -> Any:
+    async def _keep(self, query: str, timeout: float | None) -> tuple[Any, float | None]:
+        """Its plan, and the seconds that are left of ``timeout``."""
+        until = None if timeout is None else monotonic() + timeout
         if SEQUENCE.search(query):
             # What it asks for would be another borrower's. (Blocks begin with this.)
             await super().execute("discard sequences", timeout=timeout)
-            return await self._get_statement(query, timeout, named=True)
+            return await self._get_statement(query, _left(until), named=True), _left(until)
         state = await self._get_statement(query, timeout, named=True)
         if len(self._kept) >= KEPT:
             oldest = self._kept.pop(next(iter(self._kept)))
@@ -151,7 +155,7 @@ class Connection(asyncpg.Connection):
             self._maybe_gc_stmt(oldest)
         state.attach()  # or asyncpg's own cache closes it when it is full
         self._kept[query] = state
-        return state
+        return state, _left(until)
 
     def forget(self) -> None:
         """Forget every prepared statement: the server has."""
@@ -217,6 +221,11 @@ class Connection(asyncpg.Connection):
     def _cancel_current_command(self, waiter: Any, *more: Any) -> None:
         # Not from in here: asyncpg is in the middle of changing its state.
         asyncio.get_running_loop().call_soon(self.terminate)
+
+
+def _left(until: float | None) -> float | None:
+    """Seconds for the next step; asyncpg takes none for no limit, or refuses it, by the way that it goes."""
+    return None if until is None else max(0.001, until - monotonic())
 
 
 def _always(sql: str) -> bool:

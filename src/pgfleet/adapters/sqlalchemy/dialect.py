@@ -74,6 +74,10 @@ class Dialect(PGDialect_asyncpg):
 
     def do_commit(self, dbapi_connection: Any) -> None:
         driver: Lent = dbapi_connection.driver_connection
+        if self.role == "write" and driver.deadline is not None and driver.deadline.left() <= 0:
+            driver.terminate()
+            driver.trouble = self._too_late(driver)
+            raise driver.trouble
         driver.last_status, driver.waited = "", driver.waits_for_replicas
         try:
             super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]
@@ -102,11 +106,12 @@ class Dialect(PGDialect_asyncpg):
             return await_only(self._refused(driver.aim, error))
         if driver.is_closed() or _late(error) or state in self.NOT_WRITABLE:
             self._doubt(error)
-        if _late(error):
-            allowed = driver.deadline.allowed if driver.deadline is not None else 0.0
-            seen = [f"waited for: a statement on {self.node.member}"]
-            return DeadlineExceeded(f"{self.node.shard} did not answer within {allowed:g} s", seen=seen)
-        return error
+        return self._too_late(driver) if _late(error) else error
+
+    def _too_late(self, driver: Lent) -> DeadlineExceeded:
+        allowed = driver.deadline.allowed if driver.deadline is not None else 0.0
+        seen = [f"waited for: a statement on {self.node.member}"]
+        return DeadlineExceeded(f"{self.node.shard} did not answer within {allowed:g} s", seen=seen)
 
     async def _refused(self, aim: Aim, error: Exception) -> Exception:
         told = await self.guide.refused(aim, error, self.guide.deadline(None))
