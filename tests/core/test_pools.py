@@ -27,6 +27,7 @@ class Connected:
     def __init__(self) -> None:
         self.open, self.touched, self.hangs = True, False, False
         self.unreplicated = self.altered = self.watched = self.taken_over = False
+        self.opened_with: Any = None
 
     def is_closed(self) -> bool:
         return not self.open
@@ -164,10 +165,75 @@ async def test_a_session_that_was_overtaken_while_it_was_made_ends_with_its_firs
 
     monkeypatch.setattr(pools, "connect", connect)
     connection = await borrows(pool)
-    assert connection.altered
+    assert connection.opened_with is not pool.settings
     pool.release(connection)
     assert connection.is_closed()
     assert pool.open == 0
+
+
+async def test_a_session_that_is_overtaken_while_it_is_made_clean_ends(two: tuple[NodePool, NodePool]) -> None:
+    pool, _ = two
+    connection = await borrows(pool)
+    connection.touched = True
+    pool.release(connection)
+    pool.reopen({"pgfleet.epoch": "2"})
+    await asyncio.sleep(0.01)
+    assert connection.is_closed()
+    assert (await borrows(pool)) is not connection
+
+
+async def test_one_that_is_made_clean_is_cut_off_with_the_others(two: tuple[NodePool, NodePool]) -> None:
+    pool, _ = two
+    connection = await borrows(pool)
+    connection.touched = connection.hangs = True
+    pool.release(connection)
+    pool.drop()
+    assert connection.is_closed()
+
+
+async def test_writers_and_readers_of_one_node_do_not_starve_each_other(two: tuple[NodePool, NodePool]) -> None:
+    reads, writes = two
+    served = 0
+
+    async def reader() -> None:
+        nonlocal served
+        while True:
+            connection = await reads.acquire(Deadline.after(5.0))
+            await asyncio.sleep(0.001)
+            reads.release(connection)
+            served += 1
+
+    readers = [asyncio.create_task(reader()) for _ in range(6)]
+    await asyncio.sleep(0.02)
+    async with asyncio.timeout(1.0):
+        connection = await borrows(writes)
+    before = served
+    assert before > 20, "not at once: it costs a connection"
+    writes.release(connection)
+    await asyncio.sleep(0.05)
+    assert served > before
+    for task in readers:
+        task.cancel()
+    await asyncio.gather(*readers, return_exceptions=True)
+
+
+async def test_warming_that_is_cancelled_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+
+    async def connect(*_: Any, **__: Any) -> Connected:
+        nonlocal made
+        made += 1
+        await asyncio.sleep(60 if made > 2 else 0)
+        return Connected()
+
+    monkeypatch.setattr(pools, "connect", connect)
+    pool = NodePool(NODE, Login("a", "b"), {}, Budget(4), Catalogue())  # type: ignore[arg-type]
+    task = asyncio.create_task(pool.warm(4))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.wait([task])
+    assert (pool.lent, made) == (0, 3)
+    await pool.aclose()
 
 
 async def test_who_closes_tells_those_who_wait_for_a_connection(

@@ -48,7 +48,7 @@ class NodePool:
         self._opening = 0
         self._line = Line(self._passed_by)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._cleaning = 0
+        self._cleaning: set[Connection] = set()
         self._closed = False
         self._silence = None if stuck is None else Silence(lambda: bool(self._lent), lambda: stuck(self))
         #: The pool of the same node whose free connections are taken over before any is opened; None: none are.
@@ -60,7 +60,7 @@ class NodePool:
     @property
     def open(self) -> int:
         """Connections there are, lent and being opened included."""
-        return len(self._free) + len(self._lent) + self._opening + self._cleaning
+        return len(self._free) + len(self._lent) + self._opening + len(self._cleaning)
 
     @property
     def lent(self) -> int:
@@ -112,13 +112,13 @@ class NodePool:
             if not fresh:
                 return connection
             self._lent.discard(connection)
-            self._cleaning += 1
+            self._cleaning.add(connection)
             connection.touched = True
             good = False
             try:
-                good = await clean(connection, ours=self.OURS)
+                good = await clean(connection, ours=self.OURS) and self._may_stay(connection)
             finally:
-                self._cleaning -= 1
+                self._cleaning.discard(connection)
                 if not good:
                     connection.terminate()
                     self._budget.freed()
@@ -202,7 +202,7 @@ class NodePool:
         if self._closed:
             connection.terminate()
             raise FleetClosed("this fleet was closed")
-        connection.altered = settings is not self.settings  # reopened since: it ends when it comes back
+        connection.opened_with = settings  # where it is reopened meanwhile, this one ends when it comes back
         self._lend(connection)
         if self._counted is not None:
             self._counted(self.open)
@@ -253,17 +253,22 @@ class NodePool:
         if self._silence is not None:
             self._silence.answers += 1
         self._lent.discard(connection)
-        if self._closed or connection.is_closed() or connection.unreplicated or connection.altered:
+        if not self._may_stay(connection):
             connection.terminate()
             self._budget.freed()
         elif connection.touched or connection.is_in_transaction() or connection.watched:
-            self._cleaning += 1
+            self._cleaning.add(connection)
             self._spawn(self._clean_behind(connection))
         elif self._catalogue.due:
-            self._cleaning += 1
+            self._cleaning.add(connection)
             self._spawn(self._ask_again(connection))
         else:
             self._hand_on(connection)
+
+    def _may_stay(self, connection: Connection) -> bool:
+        """Whether it may be lent again: also one that was reopened since with other settings may not."""
+        gone = self._closed or connection.is_closed() or connection.unreplicated or connection.altered
+        return not gone and connection.opened_with is self.settings
 
     def discard(self, connection: Connection) -> None:
         """Cut ``connection`` off: nobody knows what is on its wire."""
@@ -272,6 +277,10 @@ class NodePool:
         self._budget.freed()
 
     def _hand_on(self, connection: Connection) -> None:
+        if self._budget.waiters and self._budget.waits_too_long(self):
+            connection.terminate()  # others' sessions are of another kind
+            self._budget.freed()
+            return
         if (turn := self._line.next()) is not None:
             self._lend(connection)
             turn.set_result(connection)
@@ -289,7 +298,7 @@ class NodePool:
         try:
             good = await clean(connection, ours=self.OURS)
         finally:
-            self._cleaning -= 1
+            self._cleaning.discard(connection)
         self._return(connection, good)
 
     async def _ask_again(self, connection: Connection) -> None:
@@ -301,11 +310,11 @@ class NodePool:
         except BROKEN:
             good = False
         finally:
-            self._cleaning -= 1
+            self._cleaning.discard(connection)
         self._return(connection, good)
 
     def _return(self, connection: Connection, good: bool) -> None:
-        if not good or self._closed or connection.is_closed():
+        if not good or not self._may_stay(connection):
             connection.terminate()
             self._budget.freed()
         else:
@@ -315,16 +324,17 @@ class NodePool:
 
     async def warm(self, count: int) -> int:
         """Have ``count`` connections open, where the node lets us; how many were opened."""
-        opened = []
-        for _ in range(count - self.open):
-            if not self._budget.used < self._budget.size:
-                break
-            try:
+        opened: list[Connection] = []
+        try:
+            for _ in range(count - self.open):
+                if not self._budget.used < self._budget.size:
+                    break
                 opened.append(await self._open(Deadline.after(CONNECT_SECONDS)))
-            except (CannotConnect, FleetClosed, TimeoutError, *BROKEN):
-                break
-        for connection in opened:
-            self.release(connection)
+        except (CannotConnect, FleetClosed, TimeoutError, *BROKEN):
+            return len(opened)  # who needs it waits for it
+        finally:
+            for connection in opened:
+                self.release(connection)
         return len(opened)
 
     def spare(self) -> bool:
@@ -337,7 +347,7 @@ class NodePool:
     def drop(self, spare: Callable[[Connection], bool] | None = None) -> None:
         """Cut off every connection, lent ones too (but for ``spare``): this node is no longer what they were opened for."""
         self._cut_off_free()
-        for connection in list(self._lent):
+        for connection in [*self._lent, *self._cleaning]:
             if spare is None or not spare(connection):
                 connection.terminate()
 
@@ -351,8 +361,6 @@ class NodePool:
     def reopen(self, settings: Mapping[str, str]) -> None:
         """Sessions are to be opened with other ``settings`` from now on: those that are lent end when they come back."""
         self.settings = dict(settings)
-        for connection in self._lent:
-            connection.altered = True
         self._cut_off_free()
 
     async def aclose(self) -> None:

@@ -45,8 +45,8 @@ class Connection(asyncpg.Connection):
 
     ``unreplicated``: a COMMIT on it was answered without the synchronous replicas. ``touched``: since :meth:`lend`, something
     was sent that may have left state in the session. ``altered``: the borrower changed this object itself (a codec), which no
-    statement undoes. ``taken_over``: its session was opened for other work, and DISCARD ALL would return to that.
-    ``last_status``: the command tag of the last statement sent without
+    statement undoes. ``opened_with``: the parameters of its session. ``taken_over``: that was opened for other work, and
+    DISCARD ALL would return to what it had then. ``last_status``: the command tag of the last statement sent without
     parameters (``COMMIT`` may be answered by ``ROLLBACK``).
     """
 
@@ -67,6 +67,7 @@ class Connection(asyncpg.Connection):
         self.touched = False
         self.altered = False
         self.taken_over = False
+        self.opened_with: Mapping[str, str] | None = None
         self.last_status = ""
         self._touches: Callable[[str], bool] = _always
         self._kept: dict[str, Any] = {}
