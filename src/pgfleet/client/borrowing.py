@@ -19,6 +19,7 @@ from pgfleet.runtime.clock import Deadline, monotonic
 from pgfleet.runtime.sql import Connection
 
 Opening = Callable[[Connection], Awaitable[object]]
+Judge = Callable[[], Awaitable[Collection[NodeName] | None]]
 
 #: Seconds between two attempts while the table has not changed; any change ends the pause.
 PAUSE = 0.02
@@ -74,12 +75,17 @@ class Borrowing:
 
     async def _opened(
         self, shard: str, mode: Mode, deadline: Deadline, opening: Opening | None, *,
-        among: Collection[NodeName] | None, fresh: bool, call: Call,
+        judge: Judge | None, fresh: bool, call: Call,
     ) -> tuple[NodePool, Connection]:  # fmt: skip
         """A connection on which ``opening`` went well. One that turns out to be gone is replaced: nothing was done on it."""
         waits_for = "a connection"
         while deadline.left() > 0:
+            among = await judge() if judge is not None else None
+            judged = self._router.lineage(shard)
             pool, connection = await self.borrow(shard, mode, deadline, among=among, fresh=fresh, call=call)
+            if judge is not None and self._router.lineage(shard) != judged:
+                pool.release(connection)  # a promotion came between: who has what, and what was lost, is another question now
+                continue
             if opening is None:
                 return pool, connection
             try:
@@ -102,14 +108,15 @@ class Borrowing:
 
     @asynccontextmanager
     async def block(
-        self, shard: str, mode: Mode, deadline: Deadline, *, among: Collection[NodeName] | None = None, fresh: bool = False,
+        self, shard: str, mode: Mode, deadline: Deadline, *, judge: Judge | None = None, fresh: bool = False,
         opening: Opening | None = None, call: Call = UNHEARD,
     ) -> AsyncIterator[tuple[NodeAddress, Connection]]:  # fmt: skip
         """A connection for the length of a block, and whose it is; it ends by the deadline, whatever the borrower waits for.
 
+        :param judge: says which replicas are fresh enough; None: any.
         :param opening: what the block begins with; it may be done again on another connection.
         """
-        pool, connection = await self._opened(shard, mode, deadline, opening, among=among, fresh=fresh, call=call)
+        pool, connection = await self._opened(shard, mode, deadline, opening, judge=judge, fresh=fresh, call=call)
         if fresh:
             connection.touched = True  # and it is discarded afterwards, whatever was done
         try:

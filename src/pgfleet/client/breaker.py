@@ -50,6 +50,8 @@ class Breaker:
 
         if not self._is_asked(node):
             self._start(node, look())
+        elif node.name in self.silent:
+            fell_silent()
 
     def _ask(self, node: NodeAddress) -> None:
         if not self._is_asked(node):

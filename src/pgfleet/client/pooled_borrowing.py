@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from pgfleet.client.borrowing import PAUSE, Borrowing, Opening
+from pgfleet.client.borrowing import PAUSE, Borrowing, Judge, Opening
 from pgfleet.client.observing import UNHEARD, Call, Said
 from pgfleet.client.pooler import NO_NODE, Pooler, PoolerPool
 from pgfleet.client.router import Mode, Router
@@ -104,7 +104,7 @@ class PooledBorrowing(Borrowing):
 
     @asynccontextmanager
     async def block(
-        self, shard: str, mode: Mode, deadline: Deadline, *, among: Collection[NodeName] | None = None, fresh: bool = False,
+        self, shard: str, mode: Mode, deadline: Deadline, *, judge: Judge | None = None, fresh: bool = False,
         opening: Opening | None = None, call: Call = UNHEARD,
     ) -> AsyncIterator[tuple[NodeAddress, Connection]]:  # fmt: skip
         """A connection for the length of a block, which the deadline ends in any case.

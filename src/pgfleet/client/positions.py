@@ -56,6 +56,12 @@ class Positions:
             del self._words[node]
         self._proofs.pop(shard, None)
 
+    def forget_node(self, node: NodeName) -> None:
+        """``node`` does not answer: what it said may be of a life that has ended."""
+        self._words.pop(node, None)
+        if (proofs := self._proofs.get(node.shard)) is not None:
+            self._proofs[node.shard] = proofs.without(node)
+
     async def ask(self, node: NodeAddress) -> OwnWord | None:
         """Its word, given after this call began; None: it gave none in time. Shared with all who ask meanwhile."""
         name = node.name
@@ -95,9 +101,7 @@ class Positions:
     def _learn(self, name: NodeName, word: OwnWord, began: float) -> None:
         self._heard(name, word)
         if not self._counts(name):
-            self._words.pop(name, None)
-            if (proofs := self._proofs.get(name.shard)) is not None:
-                self._proofs[name.shard] = proofs.without(name)
+            self.forget_node(name)
             self._said_in[name] = self._prober.session(name)
         known = self._words.get(name)
         if known is None or (word.timeline, word.position) > (known.timeline, known.position):

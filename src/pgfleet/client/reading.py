@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -110,7 +111,11 @@ class Reader:
         latencies = self._latencies.setdefault(read.shard, Latencies())
         while deadline.left() > 0:
             among = await self._among(read, deadline, call)
+            judged = self._router.lineage(read.shard)
             pool, connection = await self._borrowing.borrow(read.shard, "read", deadline, avoid=shunned, among=among, call=call)
+            if read.wanted and self._router.lineage(read.shard) != judged:
+                pool.release(connection)  # a promotion came between: who has what, and what was lost, is another question now
+                continue
             node = pool.node.name
             if told is not None:
                 told.append(node)
@@ -179,7 +184,7 @@ class Reader:
                 self.hedges += 1
             while tasks:
                 done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
+                for task in sorted(done, key=lambda task: task.exception() is not None):  # an answer goes before an error
                     if task.exception() is None or not tasks:
                         if second is not None:
                             call.hedged(won=task is second)
@@ -214,9 +219,9 @@ class Reader:
             await connection.control(sentence)
 
         with self._router.observing.call("read", read.table, read.shard) as call:
-            among = await self._among(read, deadline, call)
+            judge = partial(self._among, read, deadline, call) if read.wanted else None
             opening = None if session else begin
-            lent = self._borrowing.block(read.shard, "read", deadline, among=among, fresh=session, opening=opening, call=call)
+            lent = self._borrowing.block(read.shard, "read", deadline, judge=judge, fresh=session, opening=opening, call=call)
             async with lent as (_, connection):
                 try:
                     yield connection

@@ -96,6 +96,7 @@ class Router:
         self._catalogues: dict[str, Catalogue] = {}
         self._lineages: dict[str, Lineage] = {}
         self._needed: dict[tuple[str, tuple[Position, ...]], int] = {}
+        self._ended: dict[str, int] = {}  # by shard: the timeline on which the primary before this one wrote
         self._last_primary: dict[str, NodeName] = {}
         self._next: dict[str, NodeName | None] = {}  # by shard: who holds Patroni's lock
         self._rtt: dict[NodeName, float] = {}
@@ -104,11 +105,12 @@ class Router:
         self.etcd: EtcdClient | None = None
         self._rest: PatroniRest | None = None
         self._watch: FleetWatch | None = None
+        self._closed = False
         login_of = opened.login_of
         probers = probers or (LentProber(login_of, self._read_pool), Prober(login_of), Prober(login_of))
         self._prober, positions, self._lives = probers
         self.positions = Positions(positions, self._heard)
-        self.breaker = Breaker(by_asking(self._lives), lambda node: self._publish(node.shard))
+        self.breaker = Breaker(by_asking(self._lives), self._spoke_or_fell_silent)
 
     async def start(self) -> None:
         """Look once, then follow."""
@@ -121,6 +123,7 @@ class Router:
             self._publish(shard)
 
     async def aclose(self) -> None:
+        self._closed = True
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -210,8 +213,11 @@ class Router:
     # -- pools -----------------------------------------------------------------------------------------------------------
 
     def pool(self, node: NodeName, mode: Mode) -> NodePool:
+        """:raises FleetClosed: there are none any more."""
         pool = self._pools.get((node, mode))
         if pool is None:
+            if self._closed:
+                raise FleetClosed("this fleet was closed")
             address = self.addresses[node]
             settings = SETTINGS[mode] | ({"pgfleet.epoch": self._epoch} if mode == "write" and self._epoch else {})
             budget = self._budgets.setdefault(node, Budget(self.size))
@@ -287,12 +293,15 @@ class Router:
         topology = view.topology
         member = topology.members.get(view.primary) if view.primary is not None else None
         known = self.lineage(shard)
-        timeline = max(known.timeline, (member.timeline or 0) if member is not None else 0)
+        said = (member.timeline or 0) if member is not None else 0
+        if said <= self._ended.get(shard, 0):
+            said = 0  # when it was a replica
+        timeline = max(known.timeline, said)
         if view.primary is not None and view.primary != self._last_primary.get(shard):
             self._last_primary[shard] = view.primary
             self.positions.forget(shard)
             if timeline == known.timeline:
-                timeline = 0  # it has begun another, and has not said which
+                timeline, self._ended[shard] = 0, timeline  # it has begun another, and has not said which
         ends = view.ends if view.ends is not None else topology.ends or known.ends
         self._has_history(shard, Lineage(timeline, ends, topology.system or known.system))
         self._publish(shard)
@@ -322,6 +331,11 @@ class Router:
         await asyncio.sleep(WARM_AFTER)
         pool.kin = None
         await pool.warm(WARM)
+
+    def _spoke_or_fell_silent(self, node: NodeName) -> None:
+        if node in self.breaker.silent:
+            self.positions.forget_node(node)  # its host may have lost power, and our connection to it would not know
+        self._publish(node.shard)
 
     def _publish(self, shard: str) -> None:
         if self._watch is None:
