@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pgfleet.client.explanation import Explanation
     from pgfleet.client.fleet import Fleet, connect
     from pgfleet.errors import (
+        BlockEnded,
         BlockRolledBack,
         CrossShardWrite,
         DeadlineExceeded,
@@ -36,6 +37,7 @@ _WHERE = {
     "Explanation": "pgfleet.client.explanation",
     "Route": "pgfleet.routing.route",
     "Token": "pgfleet.routing.token",
+    "BlockEnded": _ERRORS,
     "BlockRolledBack": _ERRORS,
     "CrossShardWrite": _ERRORS,
     "DeadlineExceeded": _ERRORS,
@@ -51,6 +53,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "BlockEnded",
     "BlockRolledBack",
     "CrossShardWrite",
     "DeadlineExceeded",

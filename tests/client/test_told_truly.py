@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -13,7 +14,7 @@ import pytest
 from tests.engines.replicated import Replicated, replicated
 
 from pgfleet.client.fleet import Fleet
-from pgfleet.errors import DeadlineExceeded, Outcome, OutcomeUnknown
+from pgfleet.errors import BlockEnded, DeadlineExceeded, FleetClosed, Outcome, OutcomeUnknown, TokenUnreadable
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(120)]
 
@@ -174,3 +175,104 @@ async def test_what_a_function_failed_of_until_its_deadline_is_told(fleet: Fleet
     with pytest.raises(DeadlineExceeded) as caught:
         await fleet.transact("questions", fails, key="one-a", deadline=0.5)
     assert "once more" in caught.value.seen[-1]
+
+
+@pytest.mark.parametrize("word", ["commit", "rollback", "end", "abort"])
+async def test_a_block_whose_sql_ends_its_transaction_says_so(fleet: Fleet, word: str) -> None:
+    stem = str(uuid4())
+    with pytest.raises(BlockEnded):  # noqa: PT012 - the block is what is tested
+        async with fleet.write("questions", key="one-a") as connection:
+            await connection.execute("insert into questions (subject, stem) values ('one-a', $1)", stem)
+            await connection.execute(word)
+    assert await count(fleet, stem) == (1 if word in ("commit", "end") else 0)
+
+
+async def test_a_session_has_no_transaction_to_claim_in(fleet: Fleet) -> None:
+    more: dict[str, Any]
+    for more in ({"claims": {"email": "a"}}, {"releases": {"email": "a"}}, {"resolvable": True}, {"isolation": "serializable"}):
+        with pytest.raises(ValueError, match="session=True"):
+            fleet.write("questions", key="one-a", session=True, **more)
+    with pytest.raises(ValueError, match="session=True"):
+        fleet.read("questions", key="one-a", session=True, isolation="serializable")
+
+
+async def test_words_that_mean_nothing_are_refused_before_anything_is_borrowed(fleet: Fleet) -> None:
+    given: Any
+
+    async def nothing(connection: asyncpg.Connection) -> None: ...
+
+    for level in ("bogus", 5, ""):
+        with pytest.raises(ValueError, match="isolation is "):
+            fleet.write("questions", key="one-a", isolation=level)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="isolation is "):
+            fleet.read("questions", key="one-a", isolation=level)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="isolation is "):
+            await fleet.transact("questions", nothing, key="one-a", isolation=level)  # type: ignore[arg-type]
+    for claims in ("email", ["email"], 5):
+        with pytest.raises(ValueError, match="claims is "):
+            fleet.write("questions", key="one-a", claims=claims)  # type: ignore[arg-type]
+    for given in (float("nan"), True, -1, []):
+        with pytest.raises(ValueError, match="max_staleness is "):
+            await fleet.fetch("questions", "select 1", key="one-a", max_staleness=given)
+    for given in (float("nan"), True, 0, [], "q95"):
+        with pytest.raises(ValueError, match="hedge is "):
+            await fleet.fetch("questions", "select 1", key="one-a", hedge=given)
+    for given in (5, b"pgf2.x", [], "pgf9.x"):
+        with pytest.raises(TokenUnreadable):
+            fleet.after(given)
+    with pytest.raises(RuntimeError, match="open already"):
+        await fleet.__aenter__()
+
+
+@pytest.mark.parametrize("sql", ["", ";", "-- nothing"])
+async def test_no_statement_does_nothing(fleet: Fleet, sql: str) -> None:
+    assert await fleet.execute("questions", sql, key="one-a") == ""
+
+
+@pytest.mark.parametrize("state", ["08001", "08006", "57P01", "57P03", "57P05"])
+async def test_an_error_that_the_applications_own_code_raises_is_its_own(fleet: Fleet, state: str) -> None:
+    sql = f"do $$ begin raise exception using errcode = '{state}', message = 'remote said no'; end $$"
+    for call in (fleet.execute, fleet.fetch):
+        with pytest.raises(asyncpg.PostgresError, match="remote said no"):
+            await call("questions", sql, key="one-a", deadline=3.0)
+    with pytest.raises(asyncpg.PostgresError, match="remote said no"):
+        await fleet.transact("questions", lambda connection: connection.execute(sql), key="one-a", deadline=3.0)
+
+
+async def test_after_what_is_unknown_its_caller_reads_from_the_primary(fleet: Fleet) -> None:
+    insert = Stopped()
+    try:
+        with pytest.raises(OutcomeUnknown):
+            async with fleet.write("questions", key="one-a", deadline=0.5) as connection:
+                await insert(connection)
+        (position,) = fleet.token().of("one")
+        assert position.timeline == 0, "nobody knows where it is: only a primary can show it"
+    finally:
+        os.kill(insert.pid, signal.SIGCONT)
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+        async with fleet.write("questions", key="one-a", session=True) as connection:
+            await connection.execute(INSERT, uuid4())
+            raise ZeroDivisionError
+    assert fleet.token().of("one")[0].timeline == 0
+    await fleet.execute("questions", INSERT, uuid4(), key="one-a")
+    assert fleet.token().of("one")[0].timeline > 0
+
+
+async def test_what_is_written_after_a_token_is_seen_after_that_too(fleet: Fleet) -> None:
+    with fleet.after(None):
+        await fleet.execute("questions", INSERT, uuid4(), key="one-a")
+        within = fleet.token()
+    assert fleet.token() == within
+    with fleet.after(None, alone=True):
+        await fleet.execute("questions", INSERT, uuid4(), key="one-a")
+    assert fleet.token() == within
+
+
+async def test_nothing_is_opened_after_the_close(stage: Replicated) -> None:
+    async with stage.client() as fleet:
+        router = fleet._open.router
+        task = asyncio.create_task(fleet.fetch("questions", "select pg_sleep(1)", key="one-a"))
+        await asyncio.sleep(0.2)
+    with pytest.raises(FleetClosed):
+        await task
+    assert sum(pool.open for pool in router.pools.values()) == 0

@@ -41,7 +41,7 @@ class TokenMiddleware:
             return
         given = next((value for name, value in scope["headers"] if name == self._name), b"").decode("latin-1")
         try:
-            after = self._fleet.after(given)
+            after = self._fleet.after(given, alone=True)
         except TokenUnreadable as error:
             await _answer(send, 400, error.to_json())
             return

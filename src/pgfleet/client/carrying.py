@@ -15,12 +15,16 @@ from pgfleet.routing.token import Position, Token
 
 
 class Carrier:
-    """One caller's token; it only grows."""
+    """One caller's token, and the part of it that this caller has written itself; both only grow."""
 
-    __slots__ = ("token",)
+    __slots__ = ("token", "written")
 
     def __init__(self, token: Token) -> None:
-        self.token = token
+        self.token, self.written = token, Token()
+
+    def wrote(self, shard: str, position: Position) -> None:
+        self.token = self.token.with_position(shard, position)
+        self.written = self.written.with_position(shard, position)
 
 
 class Carrying:
@@ -41,25 +45,34 @@ class Carrying:
 
     def wrote(self, shard: str, position: Position) -> None:
         """This caller wrote to ``shard``, up to ``position``."""
+        self._carrier().wrote(shard, position)
+
+    def _carrier(self) -> Carrier:
         carrier = self._here.get()
         if carrier is None:
             carrier = Carrier(Token())
             self._here.set(carrier)
-        carrier.token = carrier.token.with_position(shard, position)
+        return carrier
 
     def after(self, token: Token, *, alone: bool = False) -> After:
         """From here on (to the end of a ``with``, where there is one) this caller's reads see what ``token`` speaks of.
 
-        :param alone: and of what this caller wrote before, they need not.
+        :param alone: and of what this caller wrote before, they need not; nor need those that come after see what is written
+            until then.
         """
-        return After(self._here, Carrier(token if alone else self.token().merged(token)))
+        return After(self, self._here, Carrier(token if alone else self.token().merged(token)), alone=alone)
+
+    def goes_on(self, within: Carrier) -> None:
+        """``within`` has ended: what was written there, the reads that follow must see."""
+        for shard, position in within.written:
+            self.wrote(shard, position)
 
 
 class After:
     """In effect when it is made; ``with`` ends it again."""
 
-    def __init__(self, here: ContextVar[Carrier | None], carrier: Carrier) -> None:
-        self._here = here
+    def __init__(self, carrying: Carrying, here: ContextVar[Carrier | None], carrier: Carrier, *, alone: bool) -> None:
+        self._carrying, self._here, self._carrier, self._alone = carrying, here, carrier, alone
         self._before: Before[Carrier | None] = here.set(carrier)
 
     def __enter__(self) -> Self:
@@ -67,3 +80,5 @@ class After:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._here.reset(self._before)
+        if not self._alone:
+            self._carrying.goes_on(self._carrier)

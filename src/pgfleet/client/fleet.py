@@ -22,7 +22,7 @@ from pgfleet.client.observing import Observer, observing
 from pgfleet.client.open import open_fleet
 from pgfleet.client.order import OrderBy
 from pgfleet.client.parts import Parts
-from pgfleet.client.reading import Read
+from pgfleet.client.reading import Read, isolation_level
 from pgfleet.client.scatter import Question, ask_all
 from pgfleet.client.stream import PREFETCH, Stream, stream
 from pgfleet.client.writing import Write
@@ -103,6 +103,9 @@ class Fleet:
         self._parts: Parts | None = None
 
     async def __aenter__(self) -> Self:
+        """:raises RuntimeError: it is open already."""
+        if self._parts is not None:
+            raise RuntimeError("this fleet is open already; pgfleet.connect(...) makes another")
         opened = await asyncio.to_thread(open_fleet, self._where, state=self._state, role=self._role)
         seen = observing(self._observers)
         parts = Parts(opened, self._region, self._carrying, seen, through=self._through, size=self._pool_size)
@@ -139,6 +142,10 @@ class Fleet:
         :param isolation: ``repeatable read`` where several statements shall see the same.
         :param session: a session of one's own instead of a transaction; it is discarded afterwards.
         """
+        if isolation is not None:
+            if session:
+                raise ValueError("isolation is of a transaction, and session=True begins none")
+            isolation = isolation_level(isolation)
         parts = self._open
         read = self._read(parts, table, key, second, max_staleness)
         return parts.reader.block(read, self._limit(deadline), isolation=isolation, session=session)
@@ -183,8 +190,10 @@ class Fleet:
         :raises PlacementMoved: the key moved to another shard meanwhile: run the block again.
         :raises AlreadyClaimed: a claimed value belongs to another row; nothing was written.
         """
+        if session and (resolvable or isolation is not None or claims or releases):
+            raise ValueError("resolvable, isolation, claims and releases are of a transaction, and session=True begins none")
         parts, limit = self._open, Deadline.after(self._limit(deadline))
-        write = Write(table, key, second, resolvable, isolation, claims or {}, releases or {})
+        write = self._write(table, key, second, resolvable, isolation, claims, releases)
         return parts.writer.session(write, limit) if session else parts.writer.block(write, limit)
 
     async def execute(
@@ -195,7 +204,7 @@ class Fleet:
 
         It waits for a new primary during a failover, and is sent again only where it certainly did not happen.
         """
-        write = Write(table, key, second, resolvable, None, claims or {}, releases or {})
+        write = self._write(table, key, second, resolvable, None, claims, releases)
         return await self._open.writer.execute(write, sql, args, self._limit(deadline))
 
     async def transact(
@@ -207,7 +216,7 @@ class Fleet:
 
         It has to be one that may be run again: what it does besides SQL happens as often as it runs.
         """
-        write = Write(table, key, second, resolvable, isolation, claims or {}, releases or {})
+        write = self._write(table, key, second, resolvable, isolation, claims, releases)
 
         async def run(connection: Connection) -> T:
             return await function(connection, *args)
@@ -224,11 +233,11 @@ class Fleet:
         """From now on (to the end of a ``with``) this caller's reads see the writes that ``token`` speaks of.
 
         :param token: None or empty: of none; but child tasks share what they write from here on.
-        :param alone: what this caller wrote before, its reads need not see. So a caller goes on that was told
-            :class:`~pgfleet.errors.WriteLost`, and a worker that takes one job after the other.
+        :param alone: what this caller wrote before, its reads need not see; nor need, after the ``with``, what was written in it.
+            So a caller goes on that was told :class:`~pgfleet.errors.WriteLost`, and a worker that takes one job after the other.
         :raises TokenUnreadable: it is no token.
         """
-        return self._carrying.after(Token.parse(token) if isinstance(token, str) and token else token or Token(), alone=alone)
+        return self._carrying.after(Token.read(token), alone=alone)
 
     # -- all shards ------------------------------------------------------------------------------------------------------
 
@@ -337,6 +346,16 @@ class Fleet:
                 kept = parts.plain_reads[table, shard] = Read(table, shard)
             return kept
         return Read(table, shard, Wanted(after, staleness(max_staleness)), hedge)
+
+    def _write(
+        self, table: str, key: Key, second: Key | None, resolvable: bool, isolation: str | None,
+        claims: Mapping[str, Any] | None, releases: Mapping[str, Any] | None,
+    ) -> Write:  # fmt: skip
+        for name, given in (("claims", claims), ("releases", releases)):
+            if given is not None and not isinstance(given, Mapping):
+                raise ValueError(f'{name} is {given!r}; it is a mapping: {{"email": "a@b"}}')
+        level = None if isolation is None else isolation_level(isolation)
+        return Write(table, key, second, resolvable, level, claims or {}, releases or {})
 
     def _limit(self, seconds: float | None) -> float:
         """Seconds for a call that said ``seconds``."""

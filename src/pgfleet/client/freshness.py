@@ -50,8 +50,8 @@ def staleness(given: float | str | None) -> float | None:
         return None
     if isinstance(given, str):
         return parse_duration(given)
-    if given < 0:
-        raise ValueError(f"max_staleness is {given}; seconds from 0 on")
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not given >= 0:
+        raise ValueError(f"max_staleness is {given!r}; seconds from 0 on, or such as '2 s'")
     return float(given)
 
 

@@ -217,6 +217,7 @@ class Guide:
 
         :param said: what was seen. :param answered: it was answered, but not confirmed by the replicas.
         """
+        self.wrote(aim.shard, Position(0, 0))  # whoever looks whether it is there shall not look where it cannot be yet
         resolver = None
         if (mark := aim.mark) is not None:
             resolve = self._fleet._open.outcomes.resolve

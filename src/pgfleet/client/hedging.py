@@ -55,6 +55,6 @@ def patience(hedge: str | float, latencies: Latencies) -> float | None:
         if not (hedge.startswith("p") and digits.isdecimal() and 0 < int(digits) < 100):
             raise ValueError(f"hedge is {hedge!r}; it is a quantile such as 'p95', or seconds")
         return latencies.quantile(int(digits) / 100)
-    if hedge <= 0:
-        raise ValueError(f"hedge is {hedge}; it is a quantile such as 'p95', or seconds above 0")
+    if isinstance(hedge, bool) or not isinstance(hedge, (int, float)) or not hedge > 0:
+        raise ValueError(f"hedge is {hedge!r}; it is a quantile such as 'p95', or seconds above 0")
     return float(hedge)

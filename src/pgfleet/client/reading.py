@@ -248,7 +248,7 @@ def isolation_level(level: str) -> str:
 
     :raises ValueError: PostgreSQL has no such level.
     """
-    word = level.replace("_", " ").lower()
+    word = level.replace("_", " ").lower() if isinstance(level, str) else ""
     if word not in ("read committed", "repeatable read", "serializable"):
         raise ValueError(f"isolation is {level!r}; it is 'read committed', 'repeatable read' or 'serializable'")
     return word

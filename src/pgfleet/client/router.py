@@ -124,6 +124,7 @@ class Router:
 
     async def aclose(self) -> None:
         self._closed = True
+        self._changed.set()  # whoever waits for a node waits no longer
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -249,7 +250,7 @@ class Router:
 
     async def change(self, deadline: Deadline, at_most: float | None = None) -> None:
         """Wait until the table changes, or ``at_most`` seconds, or until ``deadline``."""
-        if self._watch is None:
+        if self._watch is None or self._closed:
             raise FleetClosed("this fleet is not open")
         left = max(0.0, deadline.left())
         try:

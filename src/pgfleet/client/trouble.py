@@ -35,6 +35,11 @@ def unsent(error: BaseException) -> bool:
     return isinstance(error, Unsent) or confused(error) or (isinstance(error, asyncpg.InterfaceError) and "closed" in str(error))
 
 
+def _answered(error: BaseException) -> bool:
+    """Whether a server that lives on said it: who ends says FATAL or PANIC, and what asyncpg makes up has no severity."""
+    return isinstance(error, asyncpg.PostgresError) and getattr(error, "severity_en", None) == "ERROR"
+
+
 def lost(error: BaseException, connection: Connection | None = None) -> bool:
     """Whether the connection is gone, or nobody knows what is on its wire.
 
@@ -46,6 +51,8 @@ def lost(error: BaseException, connection: Connection | None = None) -> bool:
         return unsent(error) and (connection is None or connection.is_closed())
     if connection is not None and isinstance(error, OSError) and not isinstance(error, TimeoutError):
         return connection.is_closed()
+    if _answered(error):
+        return False  # whatever its code: an application's own function may raise any
     if isinstance(error, asyncpg.PostgresError) and not isinstance(error, asyncpg.PostgresConnectionError):
         return (sqlstate(error) or "").startswith("57P")
     return isinstance(error, (*BROKEN, asyncpg.PostgresConnectionError))
@@ -55,7 +62,8 @@ def not_done(error: BaseException) -> bool:
     """Whether the server itself said that the statement did not happen, and that it may if sent again."""
     if isinstance(error, asyncpg.InvalidCachedStatementError):
         return True  # a column was added: the plan was refused, and the next one is made anew
-    return sqlstate(error) in NOT_DONE or unsent(error)
+    state = sqlstate(error)
+    return unsent(error) or (state in NOT_DONE and not (_answered(error) and (state or "").startswith("57P")))
 
 
 def read_again(error: BaseException) -> bool:
@@ -65,4 +73,6 @@ def read_again(error: BaseException) -> bool:
     if isinstance(error, asyncpg.InterfaceError):
         return unsent(error)
     state = sqlstate(error)
+    if _answered(error) and (state or "").startswith(("08", "57P")):
+        return False
     return state in _READ_AGAIN or (state or "").startswith("08") or (lost(error) and state is None)

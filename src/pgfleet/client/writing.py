@@ -24,7 +24,16 @@ from pgfleet.client.reading import Reader, isolation_level
 from pgfleet.client.router import Router
 from pgfleet.client.sending import NOT_OWNED, OLD_EPOCH, Glance, Sender, unknown
 from pgfleet.client.trouble import BROKEN, Unsent, lost, not_done, unsent
-from pgfleet.errors import BlockRolledBack, ClaimVoided, DeadlineExceeded, NotOwned, OutcomeUnknown, PlacementMoved, Unreachable
+from pgfleet.errors import (
+    BlockEnded,
+    BlockRolledBack,
+    ClaimVoided,
+    DeadlineExceeded,
+    NotOwned,
+    OutcomeUnknown,
+    PlacementMoved,
+    Unreachable,
+)
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import quote_literal
 from pgfleet.routing.hashing import Key, key_text
@@ -110,7 +119,11 @@ class Writer:
             await self._moved(write, error, times, deadline)
 
         with self._router.observing.call("execute", write.table, self.shard(write)) as call:
-            node, status = await self._sender.send(write.table, lambda: self.shard(write), send, deadline, call, refused, sql)
+            try:
+                node, status = await self._sender.send(write.table, lambda: self.shard(write), send, deadline, call, refused, sql)
+            except (OutcomeUnknown, asyncio.CancelledError):
+                self._unsure(self.shard(write))
+                raise
             await self._mark(node.name.shard, node, since=deadline.began if waited else None)
         return status
 
@@ -183,7 +196,11 @@ class Writer:
                     await self._block_moved(write, shard, error, deadline)
                 raise
             waited = connection.waits_for_replicas
-            await self._commit(connection, write, shard, mark, deadline)
+            try:
+                await self._commit(connection, write, shard, mark, deadline)
+            except OutcomeUnknown:
+                self._unsure(shard)
+                raise
         await self._mark(shard, node, since=deadline.began if waited else None)
 
     @asynccontextmanager
@@ -191,10 +208,14 @@ class Writer:
         """A session of one's own on the primary: nothing is begun, everything is possible, and all of it is discarded behind."""
         shard = self.shard(write)
         with self._router.observing.call("write", write.table, shard) as call:
-            async with self._borrowing.block(shard, "write", deadline, fresh=True, call=call) as (node, connection):
-                yield connection
-                if connection.unreplicated:
-                    raise unknown(write.table, shard, node.name.member, None)
+            try:
+                async with self._borrowing.block(shard, "write", deadline, fresh=True, call=call) as (node, connection):
+                    yield connection
+                    if connection.unreplicated:
+                        raise unknown(write.table, shard, node.name.member, None)
+            except BaseException:
+                self._unsure(shard)  # each of its statements may have been committed by itself
+                raise
             await self._mark(shard, node)
 
     def _begin(self, write: Write) -> str:
@@ -221,6 +242,8 @@ class Writer:
             resolver = None if mark is None else lambda seconds: ask(shard, mark, answered=answered, seconds=seconds)
             return unknown(write.table, shard, "", error, resolver)
 
+        if not connection.is_closed() and not connection.is_in_transaction():
+            raise BlockEnded(f"the SQL of a write block on {shard} ended its transaction itself")
         if connection.is_closed() and not connection.touched:  # else it may have been committed by the caller's own COMMIT
             raise Unsent(f"the connection to {shard} ended before COMMIT was sent: nothing was written")
         try:
@@ -298,6 +321,10 @@ class Writer:
 
     # -- where it is -------------------------------------------------------------------------------------------------------------
 
+    def _unsure(self, shard: str) -> None:
+        """Something may have been written: whoever looks whether it is there shall not look where it cannot be yet."""
+        self._carrying.wrote(shard, Position(0, 0))
+
     async def _wrote_lookup(self, shard: str, deadline: Deadline) -> None:
         await self._mark(shard, self._router.primary(shard), since=deadline.began)
 
@@ -306,7 +333,11 @@ class Writer:
 
         :param since: as :meth:`Router.position` has it.
         """
-        word = await self._router.positions.ask(node) if node is not None else None
+        word = None
+        if node is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POSITION_SECONDS):
+                    word = await self._router.positions.ask(node)
         if word is None or word.recovering:
             # It was acknowledged, and its primary is gone since. The next one has it; until that can say where it is, only a
             # primary will do.

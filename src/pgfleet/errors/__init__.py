@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from pgfleet.errors.calls import (
+    BlockEnded,
     BlockRolledBack,
     CannotCombine,
     CannotConnect,
@@ -96,6 +97,7 @@ from pgfleet.errors.tree import Bug, PgfleetError, Refused, SpecError, StepFaile
 __all__ = [
     "AlreadyClaimed",
     "AlreadyThere",
+    "BlockEnded",
     "BlockRolledBack",
     "Bug",
     "CannotCombine",

@@ -104,6 +104,17 @@ class BlockRolledBack(Refused):
     code = "PGF-F202"
 
 
+class BlockEnded(Refused):
+    """The SQL of a ``write`` block ended the block's transaction itself: COMMIT, ROLLBACK or the like. What it committed is
+    committed, what it rolled back is not, and what it sent after that stood alone.
+
+    The block commits when it ends, and rolls back when an exception leaves it. Two transactions are two blocks; what begins and
+    ends its own takes ``session=True``.
+    """
+
+    code = "PGF-F209"
+
+
 class FleetClosed(Refused):
     """The fleet was used before ``async with`` began or after it ended."""
 

@@ -103,6 +103,20 @@ class Token:
         return f"{VERSION}.{base64.urlsafe_b64encode(packed).decode().rstrip('=')}"
 
     @classmethod
+    def read(cls, given: Token | str | None) -> Token:
+        """What a caller gave: a token, its text, or nothing.
+
+        :raises TokenUnreadable: it is none of these.
+        """
+        if isinstance(given, str) and given:
+            return cls.parse(given)
+        if given is None or given == "":
+            return cls()
+        if not isinstance(given, Token):
+            raise TokenUnreadable(f"{given!r:.40} is not a token", hint="str(fleet.token())")
+        return given
+
+    @classmethod
     def parse(cls, text: str) -> Token:
         """:raises TokenUnreadable: not a token, one that was cut or changed on its way, or one of another version."""
         version, dot, body = text.partition(".")

@@ -118,7 +118,7 @@ class Connection(asyncpg.Connection):
             if self.is_in_transaction():
                 raise
             _, status, _ = await self._execute(query, args, 0, timeout, return_status=True)
-        return str(status.decode())
+        return "" if status is None else str(status.decode())  # None: there was no statement in it
 
     def _wire(self) -> Any:
         if self._protocol is None:

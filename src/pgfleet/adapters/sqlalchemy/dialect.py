@@ -78,7 +78,7 @@ class Dialect(PGDialect_asyncpg):
             driver.terminate()
             driver.trouble = self._too_late(driver)
             raise driver.trouble
-        driver.last_status, driver.waited = "", driver.waits_for_replicas
+        driver.last_status, driver.waited, touched = "", driver.waits_for_replicas, driver.touched
         try:
             super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]
         except (Exception, asyncio.CancelledError) as error:
@@ -88,6 +88,7 @@ class Dialect(PGDialect_asyncpg):
                 self._doubt(error)
                 raise self._unknown(driver, str(error).strip() or type(error).__name__) from error
             raise
+        driver.touched = touched  # this COMMIT is the session's own
         if self.role == "read":
             return
         if driver.unreplicated:
