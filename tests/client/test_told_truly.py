@@ -276,3 +276,22 @@ async def test_nothing_is_opened_after_the_close(stage: Replicated) -> None:
     with pytest.raises(FleetClosed):
         await task
     assert sum(pool.open for pool in router.pools.values()) == 0
+
+
+async def test_who_is_let_in_nowhere_is_told_why(stage: Replicated) -> None:
+    shard = stage.shards["one"]
+    shard.psql("alter role pgfleet_app password 'another'")
+    try:
+        async with stage.client() as fleet:
+            for call in (fleet.fetch, fleet.execute):
+                with pytest.raises(DeadlineExceeded) as caught:
+                    await call("questions", "select 1", key="one-a", deadline=1.5)
+                assert "password authentication failed" in caught.value.seen[0]
+    finally:
+        shard.psql("alter role pgfleet_app password 'pgfleet_app'")
+
+
+async def test_a_region_without_a_node_is_told(stage: Replicated) -> None:
+    with pytest.warns(RuntimeWarning, match="no node in region 'nowhere'"):
+        async with stage.client(region="nowhere") as fleet:
+            assert await fleet.fetchval("questions", "select 1", key="one-a") == 1

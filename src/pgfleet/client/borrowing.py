@@ -46,7 +46,7 @@ class Borrowing:
         while deadline.left() > 0:
             choice = router.choose(shard, mode, shunned, among)
             if choice is None:
-                waits_for = router.route(shard).because if mode == "write" else "a node that can be read"
+                waits_for = router.why_nobody(shard, mode)
                 # Where there is nobody at all, the table says when there is: thousands that looked again and again would keep
                 # the loop from hearing it.
                 began = monotonic()

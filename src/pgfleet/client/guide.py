@@ -234,7 +234,7 @@ class Guide:
     # -- made of -----------------------------------------------------------------------------------------------------------
 
     def _because(self, aim: Aim) -> str:
-        return self._fleet._open.router.route(aim.shard).because if aim.role == "write" else "a node that can be read"
+        return self._fleet._open.router.why_nobody(aim.shard, aim.role)
 
     def _route(self, aim: Aim, choice: Choice) -> Route:
         parts, node = self._fleet._open, choice.node.name

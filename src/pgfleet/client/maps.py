@@ -33,7 +33,7 @@ async def newest_of(pools: Iterable[NodePool]) -> Placement | None:
 async def _ask(pool: NodePool) -> Placement | None:
     try:
         connection = await pool.acquire(Deadline.after(ASK_SECONDS))
-    except (CannotConnect, TimeoutError):
+    except (CannotConnect, asyncpg.PostgresError, *BROKEN):
         return None
     try:
         row = await connection.own("select map from pgfleet.placement", timeout=ASK_SECONDS)

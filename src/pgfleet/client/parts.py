@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from typing import Any
 
 from pgfleet.client.carrying import Carrying
@@ -31,6 +32,10 @@ class Parts:
         *, through: Through | None, size: int | None,
     ) -> None:  # fmt: skip
         self.opened, self.carrying = opened, carrying
+        known = sorted({node.name.region for node in opened.book.nodes} | {pooler.region for pooler in opened.book.poolers})
+        if region is not None and region not in known:
+            told = f"{opened.book.fleet} has no node in region {region!r}: reads go anywhere; it has {', '.join(known)}"
+            warnings.warn(told, RuntimeWarning, stacklevel=3)
         size = opened.book.per_process if size is None else size
         self.pooled: Pooled | None = None
         if (through or opened.book.through) == "pooler":

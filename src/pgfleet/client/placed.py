@@ -8,7 +8,6 @@ A change is in force on the shards before etcd tells it, and may be ended in bet
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -84,8 +83,11 @@ class Placed:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(LEASE / 2)
-            with contextlib.suppress(ValueError):
+            try:
                 await self.refresh()
+            except Exception as error:  # noqa: BLE001 - who follows the map follows it to the end
+                told = {"message": "pgfleet: the map of keys could not be read", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(told)
 
     async def aclose(self) -> None:
         tasks = [*self._readings.values(), *([] if self._task is None else [self._task])]

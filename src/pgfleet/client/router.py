@@ -166,6 +166,12 @@ class Router:
     def route(self, shard: str) -> ShardRoute:
         return self.table.shards.get(shard, ShardRoute(shard))
 
+    def why_nobody(self, shard: str, mode: Mode) -> str:
+        """For people: what is waited for, where no node will do; and what the nodes said that do not let us in."""
+        waits_for = self.route(shard).because if mode == "write" else "a node that can be read"
+        shut = sorted({said for node, said in self._prober.shut.items() if node.shard == shard})
+        return "; ".join([waits_for, *shut])
+
     def replicas(self, shard: str, *, anywhere: bool = False) -> Sequence[NodeAddress]:
         """The replicas that would be read from now: the nearest; with ``anywhere`` all that can be read."""
         route = replace(self.route(shard), primary=None)

@@ -224,9 +224,13 @@ class EtcdClient:
             raise
 
     def _watched(self, endpoint: str, line: str) -> list[WatchEvent]:
-        answer = json.loads(line)
-        if "error" in answer:
-            message = answer["error"].get("message", str(answer["error"]))
+        try:
+            answer = json.loads(line)
+            error = answer.get("error")
+        except (ValueError, AttributeError):
+            raise EtcdUnreachable("not etcd's answer", seen=[f"{endpoint}: {line[:80]!r}"]) from None
+        if error is not None:
+            message = error.get("message", "") if isinstance(error, dict) else str(error)
             if any(words in message for words in _STALE_TOKEN):
                 self._token = None
             raise EtcdUnreachable("etcd ended a watch", seen=[f"{endpoint}: {message}"])

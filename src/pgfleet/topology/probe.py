@@ -112,6 +112,8 @@ class Prober:
         self._making: dict[NodeName, asyncio.Task[None]] = {}
         #: Nodes that refused our last question in so many words (an SQLSTATE): they are full, or starting, and not silent.
         self.refused: dict[NodeName, str] = {}
+        #: What the nodes said that do not let us in.
+        self.shut: dict[NodeName, str] = {}
         self._newest: dict[str, int] = {}  # by shard: the highest timeline on which a node took writes
         self._followed: dict[NodeName, int] = {}  # the timeline on which a node was last seen in recovery
         self._ends: dict[str, dict[int, int]] = {}  # by shard: timeline -> where it ended, of promotions that were watched
@@ -139,6 +141,8 @@ class Prober:
                 rows = await connection.fetch(question)
         except CannotConnect as error:
             self._heard(node.name, error.state)
+            if error.state is not None:
+                self.shut[node.name] = error.message
             return None
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as error:
             self._heard(node.name, sqlstate(error))
@@ -207,6 +211,7 @@ class Prober:
     def _heard(self, node: NodeName, state: str | None) -> None:
         if state is None:
             self.refused.pop(node, None)
+            self.shut.pop(node, None)
         else:
             self.refused[node] = state
 
