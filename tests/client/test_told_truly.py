@@ -295,3 +295,21 @@ async def test_a_region_without_a_node_is_told(stage: Replicated) -> None:
     with pytest.warns(RuntimeWarning, match="no node in region 'nowhere'"):
         async with stage.client(region="nowhere") as fleet:
             assert await fleet.fetchval("questions", "select 1", key="one-a") == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "known"),
+    [
+        ("select 1", True),
+        ("set local work_mem = '1MB'", True),
+        ("set local synchronous_commit = local", True),
+        ("set local synchronous_commit = off", False),
+        ("select set_config('synchronous_commit', 'off', true)", False),
+        ("commit; begin", False),
+    ],
+)
+async def test_where_a_write_is_that_waited_for_nobody_is_not_known(fleet: Fleet, first: str, known: bool) -> None:
+    async with fleet.write("questions", key="one-a") as connection:
+        await connection.execute(first)
+        await connection.execute(INSERT, uuid4())
+    assert (fleet.token().of("one")[0].timeline > 0) is known

@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -45,6 +45,8 @@ T = TypeVar("T")
 
 #: Seconds for reading, after a COMMIT, where the primary is.
 POSITION_SECONDS = 1.0
+#: For whom a COMMIT waits; and the key that the block's transaction was begun with, which ends with it.
+_WAITS = "select current_setting('synchronous_commit') as waits, current_setting('pgfleet.key', true) as key"
 #: Seconds before a function is run again: doubled from the first to the last, and a part of it by chance, so that two that
 #: hindered each other do not meet again.
 AGAIN_FIRST, AGAIN_LAST = 0.005, 0.25
@@ -195,13 +197,34 @@ class Writer:
                 if sqlstate(error) in (OLD_EPOCH, NOT_OWNED):
                     await self._block_moved(write, shard, error, deadline)
                 raise
-            waited = connection.waits_for_replicas
+            waits_for = await self._waits_for(connection, deadline)
             try:
                 await self._commit(connection, write, shard, mark, deadline)
             except OutcomeUnknown:
                 self._unsure(shard)
                 raise
-        await self._mark(shard, node, since=deadline.began if waited else None)
+        if waits_for == "nobody":
+            self._unsure(shard)  # where it is, its own primary does not know before it has written that to its disk
+        else:
+            await self._mark(shard, node, since=deadline.began if waits_for == "replicas" else None)
+
+    async def _waits_for(self, connection: Connection, deadline: Deadline) -> Literal["replicas", "disk", "nobody"]:
+        """For whom a COMMIT on ``connection`` would wait now; the server is asked only where the block may have changed it."""
+        if connection.waits_for_replicas:
+            return "replicas"
+        row = None
+        if connection.is_in_transaction() and not connection.is_closed():
+            with suppress(asyncpg.PostgresError, *BROKEN):  # the COMMIT that follows meets the same, and says what it means
+                row = await connection.own(_WAITS, timeout=max(0.001, deadline.left()))
+        if row is None or not row["key"]:
+            return "disk" if row is None else "nobody"  # its own SQL has committed before, and who knows how
+        match row["waits"]:
+            case "on" | "remote_apply":
+                return "replicas"
+            case "off":
+                return "nobody"
+            case _:
+                return "disk"
 
     @asynccontextmanager
     async def session(self, write: Write, deadline: Deadline) -> AsyncIterator[Connection]:

@@ -21,10 +21,13 @@ from pgfleet.runtime.sql import Connection, Login, connect, sqlstate
 
 # The timeline a primary writes is the first part of its WAL's file name. A replica's is in its control file: that of the last
 # restartpoint, or of the WAL that it has replayed and flushed since. CASE is not evaluated early here: the functions are
-# volatile. One that is promoted between two looks only turns true to false.
+# volatile. One that is promoted between two looks only turns true to false. Where a role's COMMITs wait for no disk, what it has
+# written lies beyond what was flushed.
 _WORD = """
 select r.recovering,
-       case when r.recovering then coalesce(pg_last_wal_replay_lsn(), '0/0') else pg_current_wal_flush_lsn() end as position,
+       case when r.recovering then coalesce(pg_last_wal_replay_lsn(), '0/0')
+            when current_setting('synchronous_commit') = 'off' then pg_current_wal_insert_lsn()
+            else pg_current_wal_flush_lsn() end as position,
        case when r.recovering then (select greatest(c.timeline_id, v.min_recovery_end_timeline)
                                     from pg_control_checkpoint() c, pg_control_recovery() v)
             else ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int end as timeline
