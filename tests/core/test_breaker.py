@@ -104,3 +104,14 @@ def test_whoever_is_silent_is_asked(story: list[str]) -> None:
         await breaker.aclose()
 
     asyncio.run(told())
+
+
+async def test_whoever_hangs_on_a_node_that_is_silent_already_is_cut_off_at_once() -> None:
+    prober, dropped = Spoken(), []
+    prober.speaks = False
+    breaker, _ = made(prober)
+    breaker.opened(NODE)
+    await turns()
+    breaker.suspect(NODE, lambda: dropped.append(1))
+    assert dropped == [1]
+    await breaker.aclose()
