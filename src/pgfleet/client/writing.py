@@ -214,8 +214,12 @@ class Writer:
             return "replicas"
         row = None
         if connection.is_in_transaction() and not connection.is_closed():
-            with suppress(asyncpg.PostgresError, *BROKEN):  # the COMMIT that follows meets the same, and says what it means
+            try:
                 row = await connection.own(_WAITS, timeout=max(0.001, deadline.left()))
+            except TimeoutError:
+                raise
+            except (asyncpg.PostgresError, *BROKEN):
+                row = None  # the COMMIT that follows meets the same, and says what it means
         if row is None or not row["key"]:
             return "disk" if row is None else "nobody"  # its own SQL has committed before, and who knows how
         match row["waits"]:
