@@ -63,6 +63,10 @@ def turn_function(turn: int) -> str:
 
 def _owns(table: str, held: Sequence[Ownership]) -> str:
     name = f"pgfleet.{quote_identifier(owns_function(table))}"
+    # Of one value, two maps that go by different columns cannot both speak.
+    keys = {each[table].key for each in held if table in each}
+    if len(keys) > 1:
+        return _function(f"{name}(key text, seconds jsonb)", "begin\nreturn false;\nend")
     body = "\n".join(_returns([each.get(table) for each in held], _of_spread))
     return _function(f"{name}(key text, seconds jsonb)", f"begin\n{body}\nend")
 
