@@ -49,3 +49,11 @@ async def test_a_trigger_of_the_owner_is_never_run_by_a_superuser(shards: Shards
     assert await shards.fetch("one", "select distinct who, may from public.told") == [("pgfleet_owner", False)]
     query = "select prepared, tableowner::text from pgfleet.shard, pg_tables where schemaname = 'pgfleet' and tablename = 'shard'"
     assert await shards.fetch("one", query) == [(prepared_digest("app"), "pgfleet_owner")]
+
+
+async def test_no_function_of_the_schema_is_everybodys_that_need_not_be(shards: Shards) -> None:
+    """Those that run as their owner least of all: made into a trigger of one's own, they would run one's own casts."""
+    await prepare(shards)
+    query = """select proname::text from pg_proc p where pronamespace = 'pgfleet'::regnamespace
+               and has_function_privilege('public', p.oid, 'execute') order by 1"""
+    assert await shards.fetch("one", query) == []

@@ -82,8 +82,8 @@ async def prepare_shard(folder: Path, book: AddressBook, primary: NodeAddress, c
                 await connection.execute(script)
     finally:
         await connection.close()
-    # What is the owner's is written as the owner, who logs in. (SET ROLE would not do: a trigger of the owner's on a table that is
-    # written to could undo it, and be a superuser.) The digest last: who was stopped in between begins again.
+    # What is the owner's is written as the owner, who logs in. (SET ROLE would not do: a trigger of the owner's, on a table that
+    # is written to, could undo it and be a superuser.) The digest last: who was stopped in between begins again.
     connection = await connect_as(folder, primary, ROLES.owner, book.database, timeout=30.0)
     try:
         async with connection.transaction():
