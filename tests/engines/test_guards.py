@@ -321,12 +321,81 @@ async def test_guards_that_are_gone_disabled_or_others_are_found_and_mended(shar
         "alter table q disable trigger pgfleet_statement",
         "alter table q enable always trigger zz_pgfleet_delete",
         "alter table audit_logs_p2 disable trigger pgfleet_statement",
+        "alter table audit_logs_p1 disable trigger zz_pgfleet_insert",
+        "alter table audit_logs_p2 enable replica trigger zz_pgfleet_delete",
     ):
         table = harm.partition(" on ")[2] or ("audit_logs" if "audit" in harm else "q")
         assert await shards.fetch("a", "select pgfleet.unguarded()") == []
         await shards.fetch("a", harm)
         assert await shards.fetch("a", "select pgfleet.unguarded()", role="pgfleet_monitor") == [(table,)]
         assert await shards.fetch("a", "select pgfleet.attach_guards()") == [(table,)]
+    assert await shards.fetch("a", "select pgfleet.unguarded()") == []
+
+
+#: Names that sort after the guards': as bytes, whatever a locale says.
+@pytest.mark.parametrize("name", ["zz_q_normalise", "übersetzen"])
+@pytest.mark.parametrize("relation", ["q", "audit_logs_p1"])
+async def test_a_trigger_that_comes_after_the_guards_is_told(shards: Shards, name: str, relation: str) -> None:
+    await shards.fetch("a", "create function other() returns trigger language plpgsql as 'begin return new; end'")
+    for_row = f"before insert or update on {relation} for each row execute function other()"
+    await shards.fetch("a", f'create trigger "{name}" {for_row}')
+    table = relation.removesuffix("_p1")
+    assert await shards.fetch("a", "select pgfleet.unguarded()", role="pgfleet_monitor") == [(table,)]
+    with pytest.raises(NotGuarded) as caught:
+        await put(shards, OLD)
+    assert name in caught.value.seen[0]
+    assert "comes after the guards" in caught.value.seen[0]
+    await shards.fetch("a", f'alter trigger "{name}" on {relation} rename to normalise')
+    assert await shards.fetch("a", "select pgfleet.unguarded()") == []
+    await shards.fetch("a", f'create trigger "zz_{name}" after update on {relation} for each row execute function other()')
+    assert await shards.fetch("a", "select pgfleet.unguarded()") == [], "what comes after the row changes nothing of it"
+
+
+async def test_tables_that_inherit_are_guarded_like_the_one_they_inherit_from(shards: Shards) -> None:
+    """Their rows are seen, changed and deleted through it."""
+    await shards.fetch("a", "create table q_old () inherits (q)")
+    await shards.fetch("a", "create table q_older () inherits (q_old)")
+    assert await shards.fetch("a", "select pgfleet.unguarded()") == [("q",)]
+    await put(shards, OLD)
+    assert await shards.fetch("a", "select pgfleet.unguarded()") == []
+    for relation in ("q_old", "q_older"):
+        await shards.fetch("a", f"grant insert on {relation} to pgfleet_app")
+        async with session(shards, "a") as client:
+            assert (await refused(client, f"insert into {relation} (subject, id) values ('GRE', 1)"))[0] == "PF002"
+            await client.execute(f"insert into {relation} (subject, id) values ('PMP', 1)")
+        async with session(shards, "a", settings={"pgfleet.epoch": "0"}) as stale:
+            assert (await refused(stale, f"insert into {relation} (subject, id) values ('PMP', 2)"))[0] == "PF001"
+
+
+@pytest.mark.parametrize(
+    "key", ["date", "timestamptz", "interval", "money", "bytea", "float8", "numeric", "boolean", "jsonb", "text[]", "day"]
+)
+async def test_a_column_whose_text_is_the_sessions_cannot_place_rows(shards: Shards, key: str) -> None:
+    await shards.fetch("a", "create domain day as date")
+    await shards.fetch("a", f"create table t (k {key})")
+    with pytest.raises(NotGuarded) as caught:
+        await put(shards, replace(OLD, epoch=2, tables={**OLD.tables, "t": TablePlacement("k", {"x": "a"}, {}, None)}))
+    assert "column k, of type" in caught.value.seen[0]
+    assert "uuid" in caught.value.seen[0], "the hint"
+    assert await shards.fetch("a", "select pgfleet.unguarded()") == [("t",)]
+
+
+@pytest.mark.parametrize("key", ["text", "varchar(9)", "char(3)", "smallint", "integer", "bigint", "uuid", "mood", "named"])
+async def test_columns_that_can_place_rows(shards: Shards, key: str) -> None:
+    await shards.fetch("a", "create type mood as enum ('x')")
+    await shards.fetch("a", "create domain other as varchar(9)")
+    await shards.fetch("a", "create domain named as other check (value <> '')")
+    await shards.fetch("a", f"create table t (k {key})")
+    await put(shards, replace(OLD, epoch=2, tables={**OLD.tables, "t": TablePlacement("k", {"x": "a"}, {}, None)}))
+    assert await shards.fetch("a", "select pgfleet.unguarded()") == []
+
+
+async def test_a_second_column_whose_text_is_the_sessions(shards: Shards) -> None:
+    await shards.fetch("a", "create table t (k text, at date)")
+    rule = TablePlacement("k", {}, {"x": Hashed(4, ("a", "b"), "at")}, None)
+    with pytest.raises(NotGuarded) as caught:
+        await put(shards, replace(OLD, epoch=2, tables={**OLD.tables, "t": rule}))
+    assert "column at, of type date" in caught.value.seen[0]
 
 
 async def test_a_table_that_is_no_longer_placed_is_let_go(shards: Shards) -> None:
@@ -379,6 +448,40 @@ async def test_the_application_reads_the_map_and_changes_none_of_it(shards: Shar
             "truncate q",
         ):
             assert (await refused(client, statement))[0] == "42501", statement
+
+
+async def test_whoever_may_write_may_where_functions_are_nobodys(shards: Shards) -> None:
+    """Default privileges that keep functions from everybody keep nobody from tables that are guarded since."""
+    await shards.fetch("a", "alter default privileges for role pgfleet_owner revoke execute on functions from public")
+    await shards.fetch("a", "create table t (k text)")
+    await put(shards, replace(OLD, epoch=2, tables={**OLD.tables, "t": TablePlacement("k", {"x": "a"}, {}, None)}))
+    async with session(shards, "a") as client:
+        await client.execute("insert into t values ('x')")
+        assert (await refused(client, "insert into t values ('y')"))[0] == "PF002"
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "guard_row()",
+        "guard_statement()",
+        "refuse_statement('q', 1)",
+        "refuse('PF002', '', '', '')",
+        "unguarded()",
+        "holds('q', 'q:x')",
+        "turn()",
+        "later('q'::regclass)",
+    ],
+)
+async def test_nobody_makes_guards_of_his_own(shards: Shards, function: str) -> None:
+    """They run as their owner, and a cast of one's own on a table of one's own would too."""
+    async with session(shards, "a") as client:
+        if function.startswith("guard"):
+            await client.execute("create temporary table mine (subject text)")
+            statement = f"create trigger t before insert on mine for each row execute function pgfleet.{function}"
+        else:
+            statement = f"select pgfleet.{function}"
+        assert (await refused(client, statement))[0] == "42501"
 
 
 async def test_a_role_that_knows_nothing_of_pgfleet_is_guarded_too(shards: Shards) -> None:

@@ -26,6 +26,27 @@ class PlacementLosesRows(Refused):
     code = "PGF-F105"
 
 
+class LookupLosesEntries(Refused):
+    """The file changes where the entries of a lookup are looked for (its `over`, `buckets` or columns), or leaves the lookup out,
+    and there are entries: values would be found no more, and could be claimed again. Nothing was changed.
+
+    Say it as it is in force; the hint has the text. A shard that is added needs no change of a lookup: it stays where it is.
+    To give a lookup up, delete its entries from `pgfleet.lookup` on every shard while nobody writes, then apply.
+    """
+
+    code = "PGF-F109"
+
+
+class RowsUnseen(Refused):
+    """A changed placement must be compared with the rows that exist, and row-level security hides rows of a table from its
+    owner (FORCE ROW LEVEL SECURITY), or the owner may not read it. Nothing was changed.
+
+    Lift it while the change is applied: `alter table … no force row level security`, and force it again afterwards.
+    """
+
+    code = "PGF-F110"
+
+
 class ShardUnasked(Unreachable):
     """A changed placement must be compared with the rows that exist, and told to every shard, and a shard does not answer.
 

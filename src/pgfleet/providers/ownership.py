@@ -17,7 +17,8 @@ import asyncpg
 
 from pgfleet.errors import NotDrained, NotGuarded, PgfleetError, PlacementSuperseded, ShardUnasked
 from pgfleet.facts.fleet import PlacementSeen
-from pgfleet.plan.ownership import Held, Turn, after, release, settle, superseded
+from pgfleet.plan.ownership import Held, Turn, after, rekeyed, release, settle, superseded
+from pgfleet.providers.entries import entries_held
 from pgfleet.render.ownership import functions, placed_rows, turn_function
 from pgfleet.routing.ownership import ownership
 from pgfleet.routing.placement import Placement
@@ -68,6 +69,7 @@ async def change_map(
     """Put ``placement`` in force on ``shards``, which are all that there are, and attach the guards of their tables.
 
     :raises PlacementSuperseded: a shard has a newer map; nothing was changed.
+    :raises LookupLosesEntries: entries of a lookup are where ``placement`` does not look for them; nothing was changed.
     :raises NotDrained: a shard's writers did not end; what was done so far stays, and the next run goes on.
     :raises NotGuarded: a table cannot be guarded; the map is in force.
     """
@@ -77,11 +79,23 @@ async def change_map(
     if refused:
         raise PlacementSuperseded("the map of keys was changed by somebody else", seen=refused, hint="pgfleet plan")
     held = dict(zip(names, found, strict=True))
+    maps = {name: there.maps for name, there in held.items() if there is not None}
+    async with entries_held(reach, maps, placement, lock=patience.lock, whole=patience.whole):
+        await _change(reach, held, placement, vacated, patience)
+
+
+async def _change(
+    reach: Reach, held: dict[str, Held | None], placement: Placement, vacated: Vacated | None, patience: Patience
+) -> None:
+    names = sorted(held)
     # Guards have to tell every column that will decide before it does.
     await _all(_widen(reach, name, held[name], placement, patience) for name in names)
     released = [turn for name in names if (turn := release(held[name], placement, name)) is not None]
     await _all(_take(reach, turn, held[turn.shard], vacated, patience) for turn in released)
     held |= {turn.shard: after(turn) for turn in released}
+    if any(rekeyed(each, placement) for each in held.values()):
+        # Guards that ask about another column than rows are placed by are worse than none: before anything is owned by it.
+        await attach_guards(reach, names, patience)
     settled = [turn for name in names if (turn := settle(held[name], placement, name)) is not None]
     await _all(_take(reach, turn, held[turn.shard], None, patience) for turn in settled)
     await attach_guards(reach, names, patience)

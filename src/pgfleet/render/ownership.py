@@ -39,7 +39,7 @@ def functions(held: Sequence[Ownership]) -> str:
 
     :param held: at least one. Several, while a shard has let go of keys and waits for others to do so.
     """
-    return "\n".join([*(_owns(table, held) for table in held[-1]), _holds(held)])
+    return "\n".join([*(_owns(table, held) for table in held[-1]), _holds(held), *_rights(held[-1])])
 
 
 def placed_rows(held: Sequence[Ownership]) -> list[tuple[str, str, list[str], str]]:
@@ -57,12 +57,25 @@ def digest(held: Sequence[Ownership]) -> str:
 
 
 def turn_function(turn: int) -> str:
-    """The statement that tells guards which ownership is in force, whatever their snapshot."""
-    return f"create or replace function pgfleet.turn() returns bigint language sql stable return {turn};"
+    """The statements that tell guards which ownership is in force, whatever their snapshot."""
+    made = f"create or replace function pgfleet.turn() returns bigint language sql stable return {turn};"
+    return f"{made} revoke execute on function pgfleet.turn() from public;"
+
+
+def _rights(owned: Ownership) -> Iterator[str]:
+    """Whoever writes asks ``owns_…`` (it stands in a trigger's condition), whatever default privileges there are; guards, which
+    run as their owner, ask ``holds``."""
+    yield "revoke execute on function pgfleet.holds(text, text) from public;"
+    for table in owned:
+        yield f"grant execute on function pgfleet.{quote_identifier(owns_function(table))}(text, jsonb) to public;"
 
 
 def _owns(table: str, held: Sequence[Ownership]) -> str:
     name = f"pgfleet.{quote_identifier(owns_function(table))}"
+    # Of one value, two maps that go by different columns cannot both speak.
+    keys = {each[table].key for each in held if table in each}
+    if len(keys) > 1:
+        return _function(f"{name}(key text, seconds jsonb)", "begin\nreturn false;\nend")
     body = "\n".join(_returns([each.get(table) for each in held], _of_spread))
     return _function(f"{name}(key text, seconds jsonb)", f"begin\n{body}\nend")
 

@@ -7,7 +7,7 @@ keys, and then nothing that is sent to it has to be refused.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from pgfleet.routing.hashing import bucket
 from pgfleet.routing.placement import Hashed, Placement, TablePlacement
@@ -52,12 +52,14 @@ class Owned:
     :param named: what is the shard's of the keys that are placed by name; None: nothing. Keys that are elsewhere by name, and
         would be by their bucket, are left out.
     :param others: what is its of all other keys.
+    :param lookups: where the entries of the table's lookups are, by lookup.
     """
 
     root: str
     key: str
     named: Mapping[str, Share | None]
     others: Share | None
+    lookups: Mapping[str, Hashed] = field(default_factory=dict)
 
     def share(self, key: str) -> Share | None:
         """What is the shard's of ``key``; None: nothing."""
@@ -71,12 +73,18 @@ class Owned:
         return tuple(sorted({share.column for share in self.named.values() if share is not None and share.column is not None}))
 
     def within(self, other: Owned) -> bool:
-        """Whether ``other`` holds every row that this does."""
+        """Whether ``other`` holds every row that this does. By another column, nobody can say: no."""
+        if self.key != other.key:
+            return False
         for key in (*self.named, *other.named):
             mine = self.share(key)
             if mine is not None and not mine.within(other.share(key)):
                 return False
         return self.others is None or self.others.within(other.others)
+
+    def finds(self, older: Owned) -> bool:
+        """Whether entries of lookups that were made by ``older`` are looked for where they are."""
+        return all(self.lookups.get(name) == hashed for name, hashed in older.lookups.items())
 
 
 Ownership = Mapping[str, Owned]
@@ -86,7 +94,7 @@ def ownership(placement: Placement, shard: str) -> dict[str, Owned]:
     """What ``shard`` holds of every placed table, by table, sorted. It may be nothing: then it has to refuse every row."""
     roots = {name: _owned(name, rule, shard) for name, rule in placement.tables.items()}
     others = {name: replace(roots[root], key=placement.key_column(name)) for name, root in placement.follows.items()}
-    return dict(sorted((roots | others).items()))
+    return {name: replace(owned, lookups=_lookups(placement, name)) for name, owned in sorted((roots | others).items())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,8 @@ class Change:
     """What a map does to a shard that had another.
 
     :param loses: some rows that it held may no longer be its. :param gains: some may be newly its.
-    :param differs: what it has to refuse is not the same; also where neither of both: a table that is placed since now.
+    :param differs: what it has to refuse is not the same; also where neither of both: a table that is placed since now, or a
+        lookup that is elsewhere, so that who goes by the old map would claim values there.
     """
 
     loses: bool
@@ -108,6 +117,7 @@ def change(old: Ownership, new: Ownership) -> Change:
     loses = any(not old[table].within(new[table]) for table in both)
     gains = any(not new[table].within(old[table]) for table in both)
     otherwise = old.keys() != new.keys() or any((old[t].root, old[t].key) != (new[t].root, new[t].key) for t in both)
+    otherwise = otherwise or not all(new[table].finds(old[table]) for table in both)
     return Change(loses, gains or bool(new.keys() - old.keys()), loses or gains or otherwise)
 
 
@@ -135,6 +145,10 @@ def _owned(name: str, rule: TablePlacement, shard: str) -> Owned:
     named |= {key: _share(spread, shard) for key, spread in rule.spread.items()}
     told = {key: share for key, share in named.items() if share is not None or _of_key(others, key) is not None}
     return Owned(name, rule.key, dict(sorted(told.items())), others)
+
+
+def _lookups(placement: Placement, table: str) -> dict[str, Hashed]:
+    return {name: hashed for (of, name), hashed in sorted(placement.lookups.items()) if of == table}
 
 
 def _share(hashed: Hashed | None, shard: str) -> Share | None:

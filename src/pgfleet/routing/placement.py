@@ -7,7 +7,7 @@ listed). Pure: it is built from a fleet by looking at its attributes, or from JS
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,8 +98,13 @@ class Placement:
         object.__setattr__(self, "_decisions", made)
 
     @classmethod
-    def of(cls, fleet: Any, *, epoch: int = 1) -> Placement:
-        """The placement that a checked :class:`pgfleet.spec.fleet.Fleet` declares."""
+    def of(cls, fleet: Any, *, epoch: int = 1, known: Iterable[Placement] = ()) -> Placement:
+        """The placement that a checked :class:`pgfleet.spec.fleet.Fleet` declares.
+
+        :param known: maps that were given out. Where the file does not say which shards hold a lookup, those of the newest go on
+            to: its entries are there, and a shard that is added changes nothing of that.
+        """
+        newest = max(known, key=lambda each: each.epoch, default=None)
         tables: dict[str, TablePlacement] = {}
         follows: dict[str, str] = {}
         keys: dict[str, str] = {}
@@ -113,7 +118,10 @@ class Placement:
                 tables[name] = _rule(table, tuple(fleet.shards))
             for lookup in table.lookups:
                 entry = table.lookup(lookup)
-                lookups[name, lookup] = Hashed(entry.buckets, fleet.lookup_shards(name, lookup), ", ".join(entry.columns))
+                there = newest.lookups.get((name, lookup)) if newest is not None and not entry.over else None
+                over = there.over if there is not None and set(there.over) <= set(fleet.shards) else ()
+                over = over or fleet.lookup_shards(name, lookup)
+                lookups[name, lookup] = Hashed(entry.buckets, over, ", ".join(entry.columns))
         return cls(tables, follows, keys, lookups, epoch)
 
     def shard(self, table: str, key: Key, second: Key | None = None) -> Placed:

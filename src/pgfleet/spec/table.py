@@ -48,7 +48,8 @@ class Lookup(Part):
     columns: tuple[Identifier, ...]
     """The columns that are looked up, together."""
     over: tuple[str, ...] = ()
-    """The shards that hold the lookup, hashed. Unsaid: those of the table that no residency binds."""
+    """The shards that hold the lookup, hashed; kept while it has entries. Unsaid: those of the table that no residency binds
+    when it is first applied, for good."""
     buckets: Buckets = BUCKETS
     """The number of buckets; kept for good."""
 

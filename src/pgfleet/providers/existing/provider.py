@@ -70,7 +70,8 @@ class ExistingProvider:
         :raises DsnUnreadable: what it names as a DSN leads to none.
         """
         given = self._given()
-        placement = succeeding(Placement.of(self.fleet), known_maps(seen))
+        known = known_maps(seen)
+        placement = succeeding(Placement.of(self.fleet, known=known), known)
         return Wanted(
             fleet=self.fleet.fleet,
             because=self._line("fleet"),
@@ -101,7 +102,7 @@ class ExistingProvider:
 
         :raises DsnRejected, NotOneShard, TwoPrimaries, NoSuchNode, TakenAlready, PrivilegeMissing, PooledEndpoint: they are not
             what the file says they are.
-        :raises PlacementLosesRows: a key that has rows would be looked for on another shard.
+        :raises PlacementLosesRows, LookupLosesEntries: a key that has rows, or a value, would be looked for on another shard.
         """
         given = self._given()
         looks = await look(given.book.nodes, given.login_of)

@@ -80,7 +80,13 @@ async def prepare_shard(folder: Path, book: AddressBook, primary: NodeAddress, c
                 await connection.execute(statement)
             for script in superusers():
                 await connection.execute(script)
-            await connection.execute("set local role pgfleet_owner")
+    finally:
+        await connection.close()
+    # What is the owner's is written as the owner, who logs in. (SET ROLE would not do: a trigger of the owner's, on a table that
+    # is written to, could undo it and be a superuser.) The digest last: who was stopped in between begins again.
+    connection = await connect_as(folder, primary, ROLES.owner, book.database, timeout=30.0)
+    try:
+        async with connection.transaction():
             for script in scripts(ROLES):
                 await connection.execute(script)
             await connection.execute(

@@ -91,7 +91,8 @@ class LocalProvider:
         # Without secrets and without what lives in etcd: a digest speaks of the process' own configuration.
         bare = compose(self._site(book, PLACEHOLDERS, bare=True))
         prepared = prepared_digest(book.database)
-        placement = succeeding(Placement.of(fleet), known_maps(seen))
+        known = known_maps(seen)
+        placement = succeeding(Placement.of(fleet, known=known), known)
         notes = []
         if not self.engines.postgres.tested:
             notes.append(f"PostgreSQL {fleet.postgres} is untested with this pgfleet")
@@ -310,7 +311,7 @@ class LocalProvider:
             await await_endpoints(self.folder, book)
 
     async def guard(self, wanted: Wanted, seen: FleetSeen) -> None:
-        """:raises PlacementLosesRows: a key that has rows would be looked for on another shard.
+        """:raises PlacementLosesRows, LookupLosesEntries: a key that has rows, or a value, would be looked for on another shard.
         :raises StateUnusable: the engines could not reach their folders."""
         refuse_impassable(self.folder, self.engines.user)
         database = wanted.addresses.database

@@ -128,17 +128,51 @@ begin
     return null;
 end $$;
 
+-- Whether a column of this type can place rows: its text is the same in every session. (That of dates, times, floats, money and
+-- bytea is a setting's, and equal numerics have many.)
+create or replace function pgfleet.places(of_type oid) returns boolean
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    with recursive types as (
+        select of_type as type
+        union all
+        select t.typbasetype from types join pg_type t on t.oid = types.type where t.typtype = 'd'
+    )
+    select bool_or(
+        t.typtype = 'e'
+        or t.oid in (
+            'text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype
+        )
+    )
+    from types join pg_type t on t.oid = types.type where t.typtype <> 'd'
+$$;
+
+-- A table with everything that holds its rows: its partitions, which get triggers for rows from it, and tables that inherit from
+-- it, which do not.
+create or replace function pgfleet.parts(whole oid) returns table (relid oid, partition boolean)
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    with recursive below as (
+        select whole as relid
+        union
+        select i.inhrelid from below join pg_inherits i on i.inhparent = below.relid
+    )
+    select c.oid, c.relispartition from below join pg_class c on c.oid = below.relid where c.relkind in ('r', 'p')
+$$;
+
 -- The placed tables that exist, with what of their columns decides, and the arguments that their triggers have if they are right.
 create or replace view pgfleet.guarding as
 select
     relation, whole, key, owns, seconds, keyed, made,
-    array_to_string(array[relation, key, owns, array_to_string(seconds, ','), '1'], '\000') || '\000' as arguments
+    array_to_string(array[relation, key, owns, array_to_string(seconds, ','), '1'], '\000') || '\000' as arguments,
+    unfit
 from (
     select
         p.relation, c.oid as whole, p.key, p.owns,
         coalesce(array_agg(a.attname::text order by a.attname) filter (where a.attname <> p.key), '{}') as seconds,
         coalesce(bool_or(a.attname = p.key), false) as keyed,
-        coalesce(bool_or(a.attgenerated <> ''), false) as made -- generated columns are there after the row is written
+        coalesce(bool_or(a.attgenerated <> ''), false) as made, -- generated columns are there after the row is written
+        min(format('%I is of type %s', a.attname, format_type(a.atttypid, a.atttypmod))) filter (
+            where not pgfleet.places(a.atttypid)
+        ) as unfit
     from pgfleet.placed p
     join pg_catalog.pg_class c
         on c.relname = p.relation and c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
@@ -150,23 +184,34 @@ from (
 revoke all on pgfleet.guarding from public, :"app", :"monitor";
 grant select on pgfleet.guarding to :"monitor";
 
--- Tables whose guards are missing, disabled or made for another map, and tables that have guards and are no longer placed.
+-- Triggers that come after the guards and may change the key that these have judged.
+create or replace function pgfleet.later(whole oid) returns table (relation regclass, name name)
+    language sql stable set search_path = pg_catalog, pg_temp as $$
+    -- pg_trigger.h: 1 for each row, 2 before, 4 insert, 16 update.
+    select t.tgrelid::regclass, t.tgname
+    from pgfleet.parts(whole) p join pg_trigger t on t.tgrelid = p.relid
+    where not t.tgisinternal and t.tgenabled in ('O', 'A') and t.tgtype & 3 = 3
+        and (t.tgtype & 4 <> 0 and t.tgname > 'zz_pgfleet_insert' or t.tgtype & 16 <> 0 and t.tgname > 'zz_pgfleet_update')
+        and t.tgfoid <> 'pgfleet.guard_row'::regproc
+$$;
+
+-- Tables whose guards are missing, disabled, made for another map or not the last to judge; tables that are placed by a column
+-- that cannot place them; and tables that have guards and are no longer placed. For the monitor and the owner.
 create or replace function pgfleet.unguarded() returns setof text
     language sql stable set search_path = pg_catalog, pg_temp as $$
     with wanted as (
-        select relation, arguments, whole as relid, name
-        from pgfleet.guarding, unnest(array['pgfleet_statement', 'zz_pgfleet_insert', 'zz_pgfleet_update', 'zz_pgfleet_delete']) name
-        union
-        -- Triggers for rows come to partitions by themselves, those for statements do not.
-        select g.relation, g.arguments, p.relid, 'pgfleet_statement'
-        from pgfleet.guarding g, pg_partition_tree(g.whole) p
-        join pg_class c on c.oid = p.relid and c.relkind in ('r', 'p')
+        select g.relation, g.arguments, p.relid, name
+        from pgfleet.guarding g, pgfleet.parts(g.whole) p,
+            unnest(array['pgfleet_statement', 'zz_pgfleet_insert', 'zz_pgfleet_update', 'zz_pgfleet_delete']) name
     )
     select relation from wanted w
     where not exists (
         select from pg_trigger t
         where t.tgrelid = w.relid and t.tgname = w.name and t.tgenabled = 'O' and encode(t.tgargs, 'escape') = w.arguments
     )
+    union
+    select g.relation from pgfleet.guarding g
+    where g.unfit is not null or not g.made and exists (select from pgfleet.later(g.whole))
     union
     select c.relname
     from pg_trigger t
@@ -182,7 +227,7 @@ create or replace function pgfleet.attach_guard(name text) returns void
 declare
     g         pgfleet.guarding;
     old       record;
-    part      regclass;
+    part      record;
     arguments text;
     new_owned text;
     old_owned text;
@@ -204,14 +249,18 @@ begin
         raise undefined_column using
             message = format('table %s has no column %s, by which the file places its rows', g.relation, g.key), table = g.relation;
     end if;
+    if g.unfit is not null then
+        raise datatype_mismatch using
+            message = format('column %s of table %s cannot place its rows: its text is not the same in every session',
+                replace(g.unfit, ' is of type ', ', of type '), g.relation),
+            hint = 'Columns that can: text, varchar, char, smallint, integer, bigint, uuid, enums, and domains over these.',
+            table = g.relation;
+    end if;
     arguments := format('%L, %L, %L, %L, %L', g.relation, g.key, g.owns, array_to_string(g.seconds, ','), '1');
-    for part in
-        select g.whole union select p.relid from pg_partition_tree(g.whole) p join pg_class c on c.oid = p.relid
-        where c.relkind in ('r', 'p')
-    loop
+    for part in select relid::regclass as relation from pgfleet.parts(g.whole) loop
         execute format(
             'create or replace trigger pgfleet_statement before insert or update or delete or truncate on %s
-             for each statement execute function pgfleet.guard_statement(%s)', part, arguments
+             for each statement execute function pgfleet.guard_statement(%s)', part.relation, arguments
         );
     end loop;
     select
@@ -226,26 +275,37 @@ begin
             string_agg(format(' and old.%1$I::text is not distinct from new.%1$I::text', c), '') as s
         from unnest(g.seconds) c
     ) columns;
-    -- The last BEFORE triggers by name: none of them changes the row afterwards.
-    for old in
-        select * from (values
-            ('insert', new_owned), ('update', format('%s or not %s and %s', new_owned, same, old_owned)), ('delete', old_owned)
-        ) v (verb, refused)
-    loop
-        execute format(
-            'create or replace trigger %I %s %s on %s for each row when (%s) execute function pgfleet.guard_row(%s)',
-            'zz_pgfleet_' || old.verb, case when g.made and old.verb <> 'delete' then 'after' else 'before' end, old.verb,
-            g.whole::regclass, old.refused, arguments
-        );
+    -- The last BEFORE triggers by name: none of them changes the row afterwards. Partitions get them from their table.
+    for part in select relid::regclass as relation from pgfleet.parts(g.whole) where relid = g.whole or not partition loop
+        for old in
+            select * from (values
+                ('insert', new_owned), ('update', format('%s or not %s and %s', new_owned, same, old_owned)), ('delete', old_owned)
+            ) v (verb, refused)
+        loop
+            execute format(
+                'create or replace trigger %I %s %s on %s for each row when (%s) execute function pgfleet.guard_row(%s)',
+                'zz_pgfleet_' || old.verb, case when g.made and old.verb <> 'delete' then 'after' else 'before' end, old.verb,
+                part.relation, old.refused, arguments
+            );
+        end loop;
+    end loop;
+    for old in select * from pgfleet.later(g.whole) where not g.made loop
+        raise object_not_in_prerequisite_state using
+            message = format('trigger %I of %s comes after the guards, and could change the key that they have judged',
+                old.name, old.relation),
+            hint = format('alter trigger %I on %s rename to a_name_that_sorts_before_zz_pgfleet;', old.name, old.relation),
+            table = g.relation;
     end loop;
 end $$;
 
--- All of them that have their key column, for who has just made tables; the names of those that were changed.
+-- All of them that have their key column, for who has just made tables; the names of those that were changed. What is placed stays
+-- as it is until the end of the transaction: who places a table meanwhile sees it afterwards.
 create or replace function pgfleet.attach_guards() returns setof text
     language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     name text;
 begin
+    lock table pgfleet.placed in share mode;
     for name in
         select u from pgfleet.unguarded() u where not exists (select from pgfleet.guarding where relation = u and not keyed)
     loop
@@ -254,4 +314,10 @@ begin
     end loop;
 end $$;
 
-revoke execute on function pgfleet.attach_guard(text), pgfleet.attach_guards() from public;
+-- Triggers fire whoever may call their functions. Who may make triggers of them could have them run casts of his own as their owner.
+revoke execute on function
+    pgfleet.attach_guard(text), pgfleet.attach_guards(), pgfleet.guard_row(), pgfleet.guard_statement(),
+    pgfleet.refuse(text, text, text, text), pgfleet.refuse_statement(text, bigint),
+    pgfleet.unguarded(), pgfleet.later(oid), pgfleet.parts(oid), pgfleet.places(oid)
+from public;
+grant execute on function pgfleet.unguarded(), pgfleet.later(oid), pgfleet.parts(oid), pgfleet.places(oid) to :"monitor";

@@ -25,3 +25,6 @@ end if;
 return null;
 end
 $owned$;
+revoke execute on function pgfleet.holds(text, text) from public;
+grant execute on function pgfleet."owns_answers"(text, jsonb) to public;
+grant execute on function pgfleet."owns_questions"(text, jsonb) to public;
