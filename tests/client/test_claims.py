@@ -1,4 +1,5 @@
-"""Lookups and all shards at once, through the client: claimed with the write, found by value, and combined."""
+"""Lookups and all shards at once, through the client: claimed with the write, found by value, and combined. To the nodes, and
+through the pooler."""
 
 from __future__ import annotations
 
@@ -8,11 +9,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from tests.engines.replicated import Replicated, replicated
+from tests.engines.pooled import Pooled, pooled
 
 import pgfleet
 from pgfleet.client.fleet import Fleet
-from pgfleet.errors import AlreadyClaimed
+from pgfleet.errors import AlreadyClaimed, NotTheirs
 from pgfleet.routing.placement import Placement
 from pgfleet.spec.load import load
 
@@ -36,16 +37,16 @@ INSERT = "insert into users (region, email) values ($1, $2)"
 
 
 @pytest.fixture(scope="module")
-def stage() -> Iterator[Replicated]:
-    with replicated(("one", "two"), ("us-east", "us-west"), TABLES) as made:
-        made.placement = Placement.of(load("fleet.yaml", FILE))
-        made.write_state()
+def stage() -> Iterator[Pooled]:
+    with pooled(("one", "two"), table=TABLES) as made:
+        made.fleet.placement = Placement.of(load("fleet.yaml", FILE))
+        (made.fleet.folder / "placement.json").write_text(made.fleet.placement.to_json())
         yield made
 
 
-@pytest.fixture
-async def fleet(stage: Replicated) -> AsyncIterator[Fleet]:
-    async with stage.client(region="us-west") as opened:
+@pytest.fixture(params=["direct", "pooler"])
+async def fleet(stage: Pooled, request: pytest.FixtureRequest) -> AsyncIterator[Fleet]:
+    async with stage.client(through=request.param) as opened:
         yield opened
 
 
@@ -111,7 +112,21 @@ async def test_a_value_that_is_given_up_is_free(fleet: Fleet) -> None:
     await fleet.execute("users", INSERT, "eu", old, key="eu", claims={"email": old})
 
 
+async def test_a_write_whose_outcome_can_be_asked_claims_too(fleet: Fleet) -> None:
+    email, other = f"{uuid4()}@example.org", f"{uuid4()}@example.org"
+    async with fleet.write("users", key="us", claims={"email": email}, resolvable=True) as connection:
+        await connection.execute(INSERT, "us", email)
+    async with fleet.write("users", key="us", releases={"email": email}, claims={"email": other}) as connection:
+        await connection.execute("update users set email = $2 where region = 'us' and email = $1", email, other)
+    assert await fleet.locate("users", email=email) is None
+    assert (await fleet.locate("users", email=other)) is not None
+    with pytest.raises(NotTheirs):
+        await fleet.execute("users", "delete from users where region = 'eu'", key="eu", releases={"email": other})
+
+
 async def test_everywhere_combines_and_merges(fleet: Fleet) -> None:
+    await fleet.execute("questions", "delete from questions", key="one-a")
+    await fleet.execute("questions", "delete from questions", key="two-a")
     for subject in ("one-a", "two-a"):
         for stem in ("b", "a", "c"):
             await fleet.execute("questions", "insert into questions (subject, stem) values ($1, $2)", subject, stem, key=subject)

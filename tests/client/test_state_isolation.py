@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import asyncpg
 import pytest
+from tests.engines.pooled import Pooled, pooled
 from tests.engines.replicated import Replicated, replicated
 
 from pgfleet.client.fleet import Fleet
@@ -258,3 +260,67 @@ async def test_without_hidden_state_plans_are_kept() -> None:
             await fleet.execute("questions", sql, "one-a", "y", key="one-a")
             async with fleet.write("questions", key="one-a") as connection:
                 assert await connection.fetchval("select count(*) from pg_prepared_statements where statement = $1", sql) == 1
+
+
+# -- what no statement shows, and a comment hides ------------------------------------------------------------------------------
+
+#: Bodies of PL/pgSQL that set a parameter; each in a database in which nothing else touches anything.
+COMMENTED = {
+    "a line": "begin -- why\n set my.hidden = 'left'; return new; end",
+    "a line, and another sign of its end": "begin -- why\r set my.hidden = 'left'; return new; end",
+    "a comment": "begin /* why */ set my.hidden = 'left'; return new; end",
+    "comments of both kinds": "begin /* ** why -- */ -- /* and\n /**/ set my.hidden = 'left'; return new; end",
+    "after a statement": "begin perform 1; /* ; */ set my.hidden = 'left'; return new; end",
+    "after THEN": "begin if true then--\nset my.hidden = 'left'; end if; return new; end",
+    "after ELSE": "begin if false then null; else /**/set my.hidden = 'left'; end if; return new; end",
+    "after LOOP": "begin for i in 1..1 loop /* * */ set my.hidden = 'left'; end loop; return new; end",
+    "in an exception": "begin perform 1/0; exception when others then /* a */ set my.hidden = 'left'; return new; end",
+    "a comment in a comment": "begin /* a /* b */ c */ set my.hidden = 'left'; return new; end",
+    "comments in comments": "begin /* a /* b /* c */ */ -- d */ -- e\n set my.hidden = 'left'; return new; end",
+    "a comment in a string": "begin perform '/*'; set my.hidden = 'left'; perform '*/'; return new; end",
+    "a statement in a string": "begin do E'begin\\nset my.hidden = \\'left\\'; end'; return new; end",
+    "an escaped name": "begin perform u&\"\\0073et_config\"('my.hidden', 'left', false); return new; end",
+    "a name and a comment": "begin perform set_config /* */ ('my.hidden', 'left', false); return new; end",
+}
+#: Bodies that do not: what a comment says is nothing.
+QUIET = {
+    "a comment that speaks of it": "begin /* then we had to reset */ perform 1; -- set\n return new; end",
+    "an update": "begin update plain set n = 1; update plain /* of all */ set n = 1; return new; end",
+}
+MADE = """
+create or replace function hides() returns int language plpgsql as $body$ {} $body$;
+create or replace function leaves() returns trigger language plpgsql as $body$ {} $body$;
+"""
+
+
+@pytest.fixture(scope="module")
+def quiet() -> Iterator[Pooled]:
+    """Nothing that touches its session, yet. One session for all."""
+    with pooled(servers=1) as made:
+        made.fleet.shards["one"].psql(
+            f"""set role pgfleet_owner; create table plain (n int); {MADE.format("begin return 1; end", "begin return new; end")}
+            create trigger leaving before insert on questions for each row execute function leaves();
+            grant all on plain to pgfleet_app;"""
+        )
+        yield made
+
+
+@pytest.mark.parametrize("through", ["direct", "pooler"])
+@pytest.mark.parametrize("body", [*COMMENTED, *QUIET])
+async def test_what_a_comment_hides_is_found(quiet: Pooled, body: str, through: Any) -> None:
+    text = (COMMENTED | QUIET)[body]
+    quiet.fleet.shards["one"].psql("set role pgfleet_owner;" + MADE.format(text.replace("return new", "return 1"), text))
+    found = "select coalesce(current_setting('my.hidden', true), '')"
+    async with quiet.client(through=through, pool_size=1) as fleet:
+        for sql in ("select hides()", "insert into questions (subject) values ('one-a')"):
+            async with fleet.write("questions", key="one-a") as connection:
+                await connection.fetch(sql)
+                assert isinstance(connection, Connection)
+                assert connection.touched is (body in COMMENTED)
+                assert await connection.fetchval(found) == ("left" if body in COMMENTED else "")
+            async with fleet.write("questions", key="one-a") as connection:
+                assert await connection.fetchval(found) == ""
+            if through == "pooler":
+                other = await quiet.bare("one_rw")
+                assert await other.fetchval(found) == ""
+                await other.close()

@@ -662,3 +662,27 @@ async def test_a_process_opens_to_a_node_what_check_counts(stage: Pooled) -> Non
     stage.pooler.start()
     assert size <= max(counting.most.values()) <= size + PROBES
     assert counting.probes > 0
+
+
+# -- ordinary SQL that names something before a parenthesis ---------------------------------------------------------------------
+
+NAMING = [
+    "insert into public.questions (subject, stem) values ('one-a', 'x')",
+    "with q (a, b) as (select 1, 2), r (c) as (select 3) insert into questions (subject, stem) select 'one-a', a::text from q, r",
+    "insert into questions (subject, stem) select 'one-a', b from (values (1, 'b')) v (a, b)",
+    "insert into questions (subject, stem) select 'one-a', a::text from generate_series(1, 2) g (a)",
+    "merge into questions q using (values ('one-a', 'y')) v (s, st) on q.subject = v.s and q.stem = v.st "
+    "when not matched then insert (subject, stem) values (v.s, v.st)",
+]
+
+
+@pytest.mark.parametrize("through", ["direct", "pooler"])
+async def test_names_before_a_parenthesis_are_no_calls(stage: Pooled, through: Any) -> None:
+    async with stage.client(through=through) as fleet:
+        for sql in NAMING:
+            await fleet.execute("questions", sql, key="one-a")
+        async with fleet.write("questions", key="one-a") as connection:
+            assert isinstance(connection, Connection)
+            for sql in NAMING:
+                await connection.execute(sql)
+            assert not connection.touched

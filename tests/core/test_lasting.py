@@ -47,6 +47,16 @@ NOTHING = [
     "table t",
     "select 'set x = 1; listen y', $$ commit; $$ -- discard all",
 ]
+ORDINARY = [
+    "insert into public.questions (subject, stem) values ($1, $2)",
+    "with q (a, b) as (select 1, 2), r (c) as (select count(*) from q) select * from q, r",
+    "select * from (values (1, 2)) v (a, b)",
+    "select a from generate_series(1, 2) g (a)",
+    "merge into s using (values (1, 2)) v (s, st) on s.s = v.s when not matched then insert (s, st) values (v.s, v.st)",
+    "explain analyze insert into public.t (a) values (1)",
+    "copy (select a from (values (1)) v (a)) to stdout",
+    "declare c cursor for select a from t x (a, b)",
+]
 STATE = {
     "set my.a = 'x'": "SET",
     "set session my.a = 'x'": "SET",
@@ -75,6 +85,10 @@ STATE = {
     "select set_config(is_local := false, setting_name := 'a.b', new_value := 'true')": "set_config()",
     "select pg_advisory_lock(1)": "pg_advisory_lock()",
     "insert into t values (unheard_of())": "unheard_of()",
+    "select 1 from t, set_config('a.b', 'c', false)": "set_config()",
+    "select * from t x (a, b), unheard_of (a, b)": "unheard_of()",
+    "select * from t, unheard_of (a, b) as (c int)": "unheard_of()",
+    "with a (b) as (select 1), c as (select unheard_of (a, b)) select 1": "unheard_of()",
     "(select pg_advisory_lock(1)) union all (select null)": "pg_advisory_lock()",
     "copy (select pg_advisory_lock(1)) to stdout": "pg_advisory_lock()",
     "declare c cursor with hold for select 1": "a cursor WITH HOLD",
@@ -93,7 +107,7 @@ HIDDEN = ["select greet('x')", "insert into t values (1)", "explain analyze inse
           "copy t from stdin", "set local my.a = 'x'; insert into t values (1)"]  # fmt: skip
 
 
-@pytest.mark.parametrize("sql", NOTHING)
+@pytest.mark.parametrize("sql", [*NOTHING, *ORDINARY])
 def test_it_ends_with_its_transaction(sql: str) -> None:
     assert left(sql, KNOWN).leaves is Leaves.NOTHING
 

@@ -3,14 +3,72 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.core.statement_texts import CALLS, statements
 
 from pgfleet.client.statement import Harmless, lexemes, read_statement, touches
+
+#: Names before a parenthesis that call nothing.
+NAMED = [
+    "insert into public.questions (subject,stem) values ($1,$2)",
+    'insert into "public"."Questions" ("subject") values ($1)',
+    "with q (a,b) as (select 1,2), r(c) as (select 1) select * from q, r",
+    "with recursive q (a,b) as materialized (select 1,2), s as not materialized (select 1), r(c) as (select 1) table r",
+    "select * from (values (1,2)) v (a,b)",
+    "select * from t, (values (1,2)) v (a,b)",
+    "select a from generate_series(1,2) g (a)",
+    "select a from t join lateral unnest(t.x) with ordinality g (a, n) on true",
+    "select a from t x (a, b) where a = 1",
+    "select a from public.t x (a, b), s.u y (c)",
+    "merge into t using (values (1,2)) v (s,st) on t.s = v.s when not matched then insert (s, st) values (v.s, v.st)",
+    "select a from t cross join (values (1)) v (a)",
+]
+#: Calls whose arguments could be a list of columns.
+CALLED = [
+    "select 1 from t, set_config('a','b',false)",
+    "select 1 from t, f (a, b)",
+    "insert into t select set_config ('a')",
+    "insert into t select f (a, b)",
+    "select * from x join lateral f (a, b) on true",
+    "with a as (select 1) select f (a, b)",
+    "with a (x) as (select 1) select f (a, b)",
+    "with a (x) as (select 1), b as (select f (a, b)) select 1",
+    "with a (x) as (select 1), b as (select 2) select 1, f (a, b) as y",
+    "select * from g (x) as (a int), f (a, b) as (c int)",
+    "select * from t, g (x) as (a int), f (a, b) as (c int)",
+    "select 1 operator(pg_catalog.+) f (a, b)",
+    "select extract(epoch from operator(pg_catalog.-) f (a, b))",
+    "select a at time zone f (a, b) from t",
+    "select a from t limit f (a, b)",
+    "select a from t fetch next f (a, b) rows only",
+    "select (a) , f (a, b)",
+    "select xmlroot(x, version f (a, b))",
+    "select a from t x, only f (a, b)",
+    "select a from t tablesample f (a, b)",
+    "select a from t, lateral f (a, b)",
+    "select a from t, lateral f (a, b) v (x)",
+    "select a from f (a, b) v (x)",
+    "select a from f (a, b) as v (x)",
+    "select s.first(1), lower('x')",
+    "select public.f (a, b)",
+    'select "as" f (a, b)',
+    "delete from t using f (a, b) x",
+    "merge into t using f (a, b) x on true when matched then delete",
+    "select a from t where (a) in (1) and f (a, b)",
+    "select (a) = f (a, b)",
+    "select variadic f (a, b)",
+    "select 1 from t where a is distinct from f (a, b)",
+    "select * from unnest(x) with ordinality as (a int), f (a, b) as (c int)",
+    "select * from rows from (f (a, b)) v (x)",
+]
 
 KNOWN = Harmless(
     frozenset({"count", "lower", "now", "generate_series", "unnest", "gen_random_uuid", "to_tsvector"}), everything_else=True
 )
+
+#: All that the statements at random call.
+MANY = Harmless(KNOWN.functions | {"system"}, everything_else=True)
 
 CLEAN = [
     "select 1",
@@ -77,12 +135,12 @@ TOUCHING = [
 ]
 
 
-@pytest.mark.parametrize("sql", CLEAN)
+@pytest.mark.parametrize("sql", [*CLEAN, *NAMED])
 def test_leaves_nothing(sql: str) -> None:
     assert not touches(sql, KNOWN)
 
 
-@pytest.mark.parametrize("sql", TOUCHING)
+@pytest.mark.parametrize("sql", [*TOUCHING, *CALLED])
 def test_may_leave_something(sql: str) -> None:
     assert touches(sql, KNOWN)
 
@@ -100,6 +158,19 @@ def test_what_stands_in_quotes_is_not_read(text: str, quotes: str) -> None:
         return  # it might end what it stands in
     sql = "select " + quotes.format(inside)
     assert not touches(sql, KNOWN)
+
+
+@given(st.data(), st.sampled_from(CALLS))
+@settings(max_examples=400)
+def test_a_call_is_seen_wherever_it_stands(data: st.DataObject, call: str) -> None:
+    """And nothing is seen where the name stands for a column, a table or an alias."""
+    assert touches(data.draw(statements(call)), MANY)
+
+
+@given(statements())
+def test_what_calls_nothing_leaves_nothing(sql: str) -> None:
+    if not sql.startswith(("delete", "merge")):  # what is listed after their USING may be taken for calls
+        assert not read_statement(sql).calls & {"f", "t", "q", "r", "v", "x", "g", "z"}
 
 
 @given(st.text(max_size=200))

@@ -142,7 +142,15 @@ def write_configuration(pooler: PgBouncer, fleet: Replicated, servers: int, wait
         )
     )  # fmt: skip
     (folder / "pgbouncer.ini").write_text(text)
-    (folder / "userlist.txt").write_text(render_userlist(_verifiers(fleet)))
+    (folder / "userlist.txt").write_text(render_userlist(_shared_verifiers(fleet)))
+
+
+def _shared_verifiers(fleet: Replicated) -> dict[str, str]:
+    """The first shard's, and all others have the same from now on: who lets the pooler in by one lets it in everywhere."""
+    found = _verifiers(fleet)
+    for shard in list(fleet.shards.values())[1:]:
+        shard.psql("; ".join(f"alter role {role} password '{verifier}'" for role, verifier in found.items()))
+    return found
 
 
 def _verifiers(fleet: Replicated) -> dict[str, str]:

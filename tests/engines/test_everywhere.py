@@ -67,6 +67,12 @@ class Client:
             connection.terminate()
             await asyncio.sleep(0)  # its socket is closed in the loop's next turn
 
+    @asynccontextmanager
+    async def lend(self, shard: str) -> AsyncIterator[Connection]:
+        async with self.borrow(shard) as connection:
+            await connection.execute("begin read only")
+            yield connection
+
     async def fetch(self, shard: str, sql: str, args: Sequence[Any]) -> list[asyncpg.Record]:
         async with self.borrow(shard) as connection:
             try:
@@ -88,7 +94,7 @@ class Client:
     ) -> AsyncIterator[Stream]:
         question = Question.of(sql, args, **how)
         async with stream(
-            SHARDS, self.borrow, question, what="questions", patience=patience, prefetch=prefetch, partial=partial
+            SHARDS, self.lend, question, what="questions", patience=patience, prefetch=prefetch, partial=partial
         ) as rows:
             yield rows
 

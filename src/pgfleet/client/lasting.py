@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from pgfleet.client.statement import ENDS, ROWS, Harmless, Lexeme, lexemes, shape_of
+from pgfleet.client.naming import Lexeme
+from pgfleet.client.statement import ENDS, ROWS, Harmless, lexemes, shape_of
 
 
 class Leaves(IntEnum):

@@ -1,4 +1,4 @@
-"""One shard's rows, as they come: a server-side cursor in a read-only transaction, and never many rows at a time.
+"""One shard's rows, as they come: a server-side cursor in the transaction that it is lent, and never many rows at a time.
 
 Three batches can be in memory at once: the one that is read from, one that waits, and one that is on its way.
 """
@@ -16,12 +16,12 @@ from pgfleet.client.order import Order
 from pgfleet.client.trouble import BROKEN, lost, read_again
 from pgfleet.errors import Unreachable
 
-#: Lends a connection to a node of a shard that can be read, for as long as the block lasts.
+#: Lends a READ ONLY transaction on a node of a shard that can be read; it ends with the block.
 Borrow = Callable[[str], AbstractAsyncContextManager["asyncpg.Connection[Any]"]]
 
 BATCHES = 3
-#: Seconds for the ROLLBACK of a stream that was closed early.
-_ROLLBACK_SECONDS = 1.0
+#: Seconds for the end of its transaction, before it is cut off: nothing was written that could be lost.
+_LEAVING_SECONDS = 1.0
 _END: Sequence[Any] = ()
 
 
@@ -39,6 +39,7 @@ class Source:
         self.shard, self.given = shard, 0
         self._borrow, self._sql, self._args, self._order, self._batch = borrow, sql, args, order, batch
         self._ready: asyncio.Queue[Sequence[Any] | BaseException] = asyncio.Queue(1)
+        self._over = False
         self._task = asyncio.get_running_loop().create_task(self._fetch())
 
     async def more(self) -> Sequence[Any]:
@@ -55,36 +56,41 @@ class Source:
 
     async def end(self) -> None:
         """Let the connection go; what is on its way is cut off."""
+        self._over = True
+        self._task.cancel()
+        await asyncio.wait([self._task], timeout=_LEAVING_SECONDS)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _fetch(self) -> None:
         try:
             async with self._borrow(self.shard) as connection:
-                await connection.execute("begin read only")
                 await self._cursor(connection)
-                async with asyncio.timeout(_ROLLBACK_SECONDS):
-                    await connection.execute("rollback")
         except Unreachable as error:
-            await self._ready.put(Silent(error.message))
+            await self._tell(Silent(error.message))
         except (asyncpg.PostgresError, *BROKEN) as error:
             if isinstance(error, TimeoutError) or (lost(error) and read_again(error)):
-                await self._ready.put(Silent(str(error) or type(error).__name__))
+                await self._tell(Silent(str(error) or type(error).__name__))
             else:
                 error.add_note(f"said by shard {self.shard}")
-                await self._ready.put(error)
+                await self._tell(error)
         except Exception as error:  # noqa: BLE001  # told to whoever reads the rows
-            await self._ready.put(error)
+            await self._tell(error)
+
+    async def _tell(self, told: Sequence[Any] | BaseException) -> None:
+        # After the end nobody reads: where something waits to be read already, this would wait for ever.
+        if not self._over:
+            await self._ready.put(told)
 
     async def _cursor(self, connection: asyncpg.Connection[Any]) -> None:
         cursor = await connection.cursor(self._sql, *self._args)
-        while True:
+        while not self._over:
             rows = await cursor.fetch(self._batch)
             try:
                 if rows:
-                    await self._ready.put(rows)
+                    await self._tell(rows)
                 if len(rows) < self._batch:
-                    await self._ready.put(_END)
+                    await self._tell(_END)
                     return
             except asyncio.CancelledError:
                 # Nobody wants more, and nothing is on the wire: the connection is as good as before.

@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+
+from pgfleet.client.naming import Lexeme, Naming
 
 #: Statements that change a session only through what they call.
 ROWS = frozenset({"select", "insert", "update", "delete", "merge", "values", "table", "with"})
@@ -48,8 +49,6 @@ _LEXEME = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _COMMENT_PART = re.compile(r"/\*|\*/")
-
-Lexeme = tuple[Literal["word", "quoted", "sign", "other"], str]
 
 
 def lexemes(sql: str) -> Iterator[Lexeme]:
@@ -134,13 +133,13 @@ def shape_of(found: Sequence[Lexeme]) -> Shape:
     if first in ENDS or (first == "rollback" and ("word", "to") not in found):
         alone = False
     before: Lexeme = ("sign", ";")
+    naming = Naming(found, _GRAMMAR)
     for at, (kind, text) in enumerate(found):
         if (kind == "sign" and text == ";") or (kind == "word" and text == "into" and before not in _TAKES):
             alone = False
         elif kind in ("word", "quoted") and at + 1 < len(found) and found[at + 1] == ("sign", "("):
-            # What is named here is named, not called: "insert into t (a)", "with t (a) as", "as t (a)".
-            target = before[0] == "word" and before[1] in ("into", "with", "recursive", "as")
-            if not target and not (kind == "word" and text in _GRAMMAR):
+            grammars = kind == "word" and text in _GRAMMAR and before != ("sign", ".")  # what is qualified is a name
+            if not grammars and not naming.named(at):
                 calls.add(text)
         before = (kind, text)
     return Shape(first, frozenset(calls), alone)

@@ -27,7 +27,7 @@ async def stream(
 
     Each shard's rows are those of one instant, not all shards' of the same.
 
-    :param borrow: lends a connection to read from.
+    :param borrow: lends a transaction to read in.
     :param what: of what the shards are, for messages: the table.
     :param patience: seconds that one more row may take to come.
     :param prefetch: rows of one shard in memory at most.

@@ -119,9 +119,9 @@ class PooledConnection(Connection):
         self.plain.add(self._last)
         super().forget()
 
-    async def own(self, query: str, *args: Any, timeout: float | None = None) -> Any:
+    async def own_rows(self, query: str, *args: Any, timeout: float | None = None) -> list[asyncpg.Record]:
         with self._our_own():
-            return await super().own(query, *args, timeout=timeout)
+            return await super().own_rows(query, *args, timeout=timeout)
 
     async def control(self, query: str, timeout: float | None = None) -> str:
         self.committing = query == "commit"
