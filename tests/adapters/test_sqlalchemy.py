@@ -7,6 +7,7 @@ import contextvars
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -148,6 +149,38 @@ async def test_what_a_session_leaves_does_not_reach_the_next(sessions: FleetSess
     async with writing(sessions) as session:
         assert await session.scalar(text("select pg_backend_pid()")) == before
         assert await session.scalar(text("show application_name")) == "pgfleet"
+
+
+@pytest.mark.parametrize("write", [True, False], ids=["write", "read"])
+@pytest.mark.parametrize("left", ["prepared", "codec", "logger", "listener"])
+async def test_what_cannot_be_undone_ends_the_session(sessions: FleetSessions, left: str, *, write: bool) -> None:
+    async def backend() -> int:
+        return int(await session.scalar(text("select pg_backend_pid()")))
+
+    heard: list[object] = []
+    async with sessions.using("questions", key="PMP", write=write) as session:
+        before = await backend()
+        driver: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+        match left:
+            case "prepared":
+                await session.execute(text("prepare left_behind as select 1"))
+            case "codec":
+                await driver.set_type_codec("int4", schema="pg_catalog", encoder=str, decoder=lambda _: 7, format="text")
+            case "logger":
+                driver.add_query_logger(heard.append)
+            case _:
+                driver.add_log_listener(lambda *_: heard.append(_))
+        await session.commit()
+    heard.clear()
+    async with sessions.using("questions", key="PMP", write=write) as session:
+        assert await session.scalar(text("select count(*) from pg_prepared_statements where from_sql")) == 0
+        assert await session.scalar(text("select 1::int4")) == 1
+        await session.execute(text("do $$ begin raise notice 'of somebody else'; end $$"))
+        assert heard == []
+        after = await backend()
+        assert after != before
+    async with sessions.using("questions", key="PMP", write=write) as session:
+        assert await backend() == after
 
 
 async def test_a_session_that_leaves_nothing_is_not_reset(sessions: FleetSessions, servers: Bank) -> None:

@@ -6,11 +6,12 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
-from pgfleet.spec.dsn import Dsn, NotADsn, Protection, has_password, parse_dsn
+from pgfleet.spec.dsn import PORT as USUAL
+from pgfleet.spec.dsn import Dsn, NotADsn, Protection, has_password, parse_dsn, without_password
 
 TEXT = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=12)
 HOST = st.sampled_from(["db", "db.example", "127.0.0.1", "10.0.0.7", "localhost"])
@@ -40,14 +41,102 @@ def test_keywords_mean_what_libpq_takes_them_for(host: str, user: str, password:
     assert has_password(words)
 
 
-@given(st.one_of(TEXT, st.from_regex(r"postgres(ql)?://[-a-z:@/?&=%,\[\]0-9.]{0,30}", fullmatch=True)))
+#: Made of what decides how it is read; most are read.
+PIECES = st.lists(
+    st.sampled_from([*"a:@/?&=,[] \t%", "%20", "::1", "user=", "password=", "dbname=", "host=h", "x@h"]), max_size=9
+)
+URI = st.builds(
+    lambda user, pieces: f"postgresql://{user}{''.join(pieces)}", st.sampled_from(["", "u@", "u:", "u:p@h", "u@h/d?"]), PIECES
+)
+WORDS = st.builds(
+    lambda pieces: "host=h user=u " + "".join(pieces),
+    st.lists(st.sampled_from([*"a'=\\ \n\u2003\x1f\xa0", "password=", "dbname = ", "user="]), max_size=9),
+)
+
+
+@settings(max_examples=500)
+@given(st.one_of(URI, WORDS, TEXT, st.from_regex(r"postgres(ql)?://[-a-z:@/?&=%,\[\]0-9.]{0,30}", fullmatch=True)))
 def test_whatever_is_read_libpq_reads_too(text: str) -> None:
+    text = text.strip(" \t\n\r\f\v")  # what a file has around it we take off
     try:
         ours = parse_dsn(text)
     except NotADsn:
         return
     theirs = conninfo_to_dict(text)
     assert (ours.host, ours.user) == (theirs["host"], theirs["user"])
+    assert (ours.password, ours.database) == (theirs.get("password") or None, theirs.get("dbname") or "")
+    assert ours.port == int(str(theirs.get("port") or USUAL))
+
+
+@settings(max_examples=500)
+@given(st.one_of(URI, WORDS))
+def test_what_libpq_reads_with_a_password_has_one(text: str) -> None:
+    try:
+        theirs = conninfo_to_dict(text)
+    except psycopg.Error:
+        return
+    assert has_password(text) or not theirs.get("password")
+
+
+@pytest.mark.parametrize(
+    ("text", "password"),
+    [
+        ("postgresql://alice:Top?Secret@host/db", "Top?Secret"),
+        ("postgresql://alice:b:c@host/db", "b:c"),
+        ("postgresql://alice:a=b&c@host/db", "a=b&c"),
+        ("postgresql://alice@host/db?pass%77ord=SECRET", "SECRET"),
+        ("postgresql://alice@host/db?password=SECRET&", "SECRET"),
+        ("host=host user=alice password = 'a SECRET b'", "a SECRET b"),
+        ("host=host user=alice password=a\\ SECRET", "a SECRET"),
+        ("host=host user=alice password=a\u2003SECRET", "a\u2003SECRET"),
+    ],
+)
+def test_a_password_is_read_as_libpq_reads_it(text: str, password: str) -> None:
+    assert parse_dsn(text).password == password == conninfo_to_dict(text)["password"]
+    assert parse_dsn(text).host == "host"
+
+
+#: Not all of them can be read.
+WITH_A_PASSWORD = [
+    "postgresql://alice:S SECRET@h/d",
+    "postgresql://alice:S@SECRET@h",
+    "postgresql://alice:S/SECRET@h/d",
+    "postgresql://alice:S?SECRET@h/d",
+    "postgresql://alice:%SECRET@h/d",
+    "postgresql://alice@h/d?pass%77ord=SECRET",
+    "postgresql://alice@h/d?%50assword=SECRET",
+    "postgresql://alice@h/d?sslpassword=SECRET",
+    "postgresql://alice@h/d?password=SECRET=SECRET",
+    "host=h user=u password = 'a SECRET b'",
+    "host=h user=u password=a\\ SECRET",
+    "host=h user=u password='a\\' SECRET",
+    "host=h password=a SECRET=b",
+    "host=h dbname='postgresql://u:SECRET@h/d'",
+]
+
+
+@pytest.mark.parametrize("text", WITH_A_PASSWORD)
+def test_a_password_is_found_and_never_shown(text: str) -> None:
+    assert has_password(text)
+    assert "SECRET" not in refusal(text)
+    for line in (text, f"  a: {{primary: '{text}'}}", f'  - "{text}", "{text}"'):
+        shown = without_password(line)
+        assert "SECRET" not in shown
+        assert len(shown) == len(line)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://u@h:5432/d",
+        "postgresql://h:5432/d?user=u@h",
+        "postgresql://u@[::1]:5432/d",
+        "host=h user=u",
+        "postgresql://u@h/d@e",
+    ],
+)
+def test_where_there_is_no_password_none_is_seen(text: str) -> None:
+    assert not has_password(text)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +210,10 @@ def test_an_ipv6_address_and_a_port() -> None:
         ("postgresql://u@h/d?sslcert=/c", "client certificates"),
         ("postgresql://u@h/d?colour=red", "not a parameter"),
         ("postgresql://u@h/d?sslmode", "list of name=value"),
+        ("postgresql://u@h/d?sslmode=disable&&", "list of name=value"),
+        ("postgresql://u@h/d?&sslmode=disable", "list of name=value"),
+        ("postgresql://u@h /d", "%20"),
+        ("postgresql://u@h/d\n?sslmode=disable", "%20"),
         ("host=h user='u", "keywords and values"),
         ("host=h user", "keywords and values"),
     ],
@@ -134,7 +227,10 @@ def test_what_is_not_a_dsn_is_said(text: str, said: str) -> None:
 @given(TEXT)
 def test_no_message_repeats_what_was_written(secret: str) -> None:
     marked = "hunter2" + secret
-    for text in (f"postgresql://u:{marked}@h/d", f"host=h user=u password={marked}", f"host=h password='{marked}"):
+    for text in (
+        f"postgresql://u:{marked}@h/d", f"postgresql://u:{secret}hunter2@h/d", f"postgresql://u@h/d?password={secret}hunter2",
+        f"host=h user=u password={marked}", f"host=h password='{marked}", f"host=h user=u password={secret}hunter2=x",
+    ):  # fmt: skip
         assert "hunter2" not in refusal(text)
 
 

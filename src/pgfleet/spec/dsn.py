@@ -34,7 +34,18 @@ _WHY_NOT = {
     "sslcert": "client certificates are not supported; say a password",
     "sslkey": "client certificates are not supported; say a password",
 }
-_WORD = re.compile(r"\s*(?P<key>[^\s=]+)\s*=\s*(?:'(?P<quoted>(?:[^'\\]|\\.)*)'|(?P<plain>(?:[^\s'\\]|\\.)*))(?=\s|$)", re.DOTALL)
+# White space is C's: what else Unicode has of it is part of a value.
+_SPACE = " \t\n\r\f\v"
+_WORD = re.compile(
+    r"\s*(?P<key>[^\s=]+)\s*=\s*+(?:'(?P<quoted>(?:[^'\\]|\\.)*)'|(?P<plain>(?:[^\s'\\]|\\.)*))(?=\s|$)", re.DOTALL | re.ASCII
+)
+#: The word, of which a URI may write any letter by its number.
+_PASSWORD = "".join(f"(?:{letter}|%{ord(letter):02x}|%{ord(letter.upper()):02x})" for letter in "password")
+#: Where a password stands in what need not be well-formed: after a user and before an ``@``, or after its name. What is a
+#: port before a path is none.
+_HOLDS = re.compile(rf"://[^@/:\[]*:(?!\d+(?:[/?]|$))[^@]+@|{_PASSWORD}\s*=\s*[^\s&]", re.IGNORECASE)
+#: The same in a line of a file, rather too much of it than too little: to the last ``@``, to the end of the line.
+_SHOWS = re.compile(rf"(://[^@:]*:)(.*(?=@)|(?!\d+[/?])[^/\s&'\"]+)|({_PASSWORD}\s*=\s*)(.+?)(?=['\"\]}}\s,]*$)", re.IGNORECASE)
 
 
 class NotADsn(ValueError):
@@ -66,18 +77,32 @@ class Dsn:
 
 def has_password(text: str) -> bool:
     """Whether ``text``, a DSN well-formed or not, holds one."""
-    return re.search(r"://[^/@\s:]*:[^/@\s]*@|(?:^|[\s?&])(?:ssl)?password\s*=", text, re.IGNORECASE) is not None
+    try:
+        said = _said(text)
+    except NotADsn:
+        said = {}
+    return bool(said.get("password") or said.get("sslpassword")) or _HOLDS.search(text) is not None
+
+
+def without_password(line: str) -> str:
+    """``line`` of a file, stars for what may be a password; every other character is where it was."""
+
+    def hidden(found: re.Match[str]) -> str:
+        before, secret = (found[1], found[2]) if found[1] else (found[3], found[4])
+        return before + "*" * len(secret)
+
+    return _SHOWS.sub(hidden, line)
 
 
 def parse_dsn(text: str) -> Dsn:
     """:raises NotADsn: it is none, or one that says what pgfleet cannot do."""
-    text = text.strip()
-    said = _uri(text) if text.startswith(_SCHEMES) else _words(text)
+    said = _said(text)
     for key in said:
         if key in _WHY_NOT:
             raise NotADsn(f"a DSN with `{key}` cannot be used: {_WHY_NOT[key]}")
         if key not in _READ and key not in _OURS:
-            raise NotADsn(f"`{key[:40]}` is not a parameter of a DSN", f"known: {', '.join(sorted(_READ))}")
+            # Not named: a password that nobody quoted is read as such, too.
+            raise NotADsn("what stands before one of its `=` is not a parameter of a DSN", f"known: {', '.join(sorted(_READ))}")
     said = {key: value for key, value in said.items() if value}  # libpq: an empty value is the default
     host = said.get("host", "")
     if not host:
@@ -122,22 +147,29 @@ def _protection(said: dict[str, str], host: str) -> tuple[Protection, str]:
     return chosen, authority if chosen in ("verify-ca", "verify-full") else ""
 
 
+def _said(text: str) -> dict[str, str]:
+    text = text.strip(_SPACE)  # a file's last line ends
+    return _uri(text) if text.startswith(_SCHEMES) else _words(text)
+
+
 def _uri(text: str) -> dict[str, str]:
+    """As ``conninfo_uri_parse_options`` in libpq's fe-connect.c reads it: who is what stands before the first ``@``, if no ``/``
+    does."""
+    if any(sign in text for sign in _SPACE):
+        raise NotADsn("a space in a URI is written %20")
     rest = text.partition("://")[2]
-    rest, _, query = rest.partition("?")
     said: dict[str, str] = {}
-    place = rest.partition("/")[0]
-    if "@" in rest and rest.index("@") < len(place):
-        who, _, rest = rest.partition("@")
-        user, colon, password = who.partition(":")
-        said["user"] = _decoded(user)
-        if colon:
-            said["password"] = _decoded(password)
-    place, slash, database = rest.partition("/")
-    if slash:
-        said["dbname"] = _decoded(database)
-    said |= _place(place)
-    for pair in query.split("&") if query else ():
+    if who := re.match(r"[^@/]*@", rest):
+        rest = rest[who.end() :]
+        user, _, password = who[0][:-1].partition(":")
+        said |= {"user": _decoded(user), "password": _decoded(password)}
+    place = re.match(r"(?:\[[^\]]*\])?[^/?]*", rest)
+    assert place is not None  # noqa: S101 - it may be empty
+    said |= _place(place[0])
+    path, _, query = rest[place.end() :].partition("?")
+    said["dbname"] = _decoded(path[1:])
+    pairs = query.split("&")
+    for pair in pairs if pairs[-1] else pairs[:-1]:
         key, equals, value = pair.partition("=")
         if not equals or not key or "=" in value:
             raise NotADsn("what follows its `?` is not a list of name=value")
@@ -155,7 +187,7 @@ def _place(text: str) -> dict[str, str]:
         host, bracket, port = text[1:].partition("]")
         if not bracket or (port and not port.startswith(":")) or not host:
             raise NotADsn("an IPv6 address stands in brackets: [::1]:5432")
-        return {"host": _decoded(host)} | ({"port": port[1:]} if port[1:] else {})
+        return {"host": _decoded(host)} | ({"port": _decoded(port[1:])} if port[1:] else {})
     host, _, port = text.partition(":")
     return ({"host": _decoded(host)} if host else {}) | ({"port": _decoded(port)} if port else {})
 
@@ -181,7 +213,7 @@ def _words(text: str) -> dict[str, str]:
         raise NotADsn("a DSN cannot hold a NUL byte")
     said: dict[str, str] = {}
     at = 0
-    while text[at:].strip():
+    while text[at:].strip(_SPACE):
         word = _WORD.match(text, at)
         if word is None:
             raise NotADsn("a DSN is a URI, or keywords and values: host=… port=… user=… dbname=…")

@@ -39,7 +39,6 @@ from pgfleet.routing.route import ConnectValue, Route
 from pgfleet.runtime.clock import Deadline, monotonic
 
 C = TypeVar("C", Connection, AsyncConnection)
-C_contra = TypeVar("C_contra", Connection, AsyncConnection, contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +98,14 @@ _ENDS: dict[int, bytes] = {
 }
 
 
-class Returns(Protocol[C_contra]):
+class Returns(Protocol[C]):
     """Where the connection goes back to: a pool."""
 
-    def give(self, connection: C_contra) -> None: ...
+    def renew(self, connection: C) -> C: ...
 
-    def drop(self, connection: C_contra) -> None: ...
+    def give(self, connection: C) -> None: ...
+
+    def drop(self, connection: C) -> None: ...
 
 
 class Block(Generic[C]):
@@ -188,7 +189,7 @@ class Block(Generic[C]):
         :raises BlockRolledBack: PostgreSQL rolled back instead.
         :raises DeadlineExceeded: there was no time left to send it.
         """
-        connection, status = self.connection, self.connection.pgconn.transaction_status
+        connection, status = self._taken_back()
         if self.deadline.left() <= 0:
             self.pool.drop(connection)
             raise self.guide.late(self.aim, "the end of its write block", self.deadline)
@@ -222,19 +223,22 @@ class Block(Generic[C]):
 
     def fail(self, error: BaseException) -> Steps:
         """Roll back; then raise what the caller's ``error`` means, where that is another one."""
+        connection, status = self._taken_back()
         self._look_at(error)
-        yield from self.undo(error)
+        yield from self._undo(connection, status, error)
         told = self._translated(error)
         if told is error and self.aim.role == "write" and getattr(error, "sqlstate", None) in REFUSED:
             told = yield Ask(error)
         if told is not error:
             raise told from error
 
-    def undo(self, error: BaseException | None = None) -> Steps:
-        """Roll back and give the connection back. :param error: None: a read has ended."""
-        connection, status = self.connection, self.connection.pgconn.transaction_status
-        known = status in (TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.IDLE)
-        if not known or (error is not None and not isinstance(error, Exception)):
+    def undo(self) -> Steps:
+        """A read has ended: roll back and give the connection back. It is the caller's no more from now on, whenever the steps
+        are done."""
+        return self._undo(*self._taken_back(), None)
+
+    def _undo(self, connection: C, status: int, error: BaseException | None) -> Steps:
+        if status not in _ENDS or (error is not None and not isinstance(error, Exception)):
             self.pool.drop(connection)
             return
         connection.deadline = Deadline.after(RESET_SECONDS)
@@ -250,6 +254,13 @@ class Block(Generic[C]):
             self.pool.give(connection)
         else:
             self.pool.drop(connection)
+
+    def _taken_back(self) -> tuple[C, int]:
+        """The connection, no more the caller's, and where its transaction is; UNKNOWN: nothing can be said on it, for it broke,
+        is still sending, or was left in a pipeline."""
+        self.connection = connection = self.pool.renew(self.connection)
+        pgconn = connection.pgconn
+        return connection, TransactionStatus.UNKNOWN if pgconn.pipeline_status else pgconn.transaction_status
 
     def _look_at(self, error: BaseException) -> None:
         """Have the router look again where ``error`` says that the node is not what it was."""

@@ -12,8 +12,8 @@ import contextlib
 import select
 import socket
 import threading
-from collections.abc import Generator
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 import psycopg
 from psycopg import generators, waiting
@@ -32,23 +32,66 @@ _READ, _WRITE = 1, 2
 _HUNG_UP = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 
+#: Stands where a connection was: libpq's object for one that was never opened (its parameters are none).
+_NOTHING = psycopg.pq.PGconn.connect_start(b"=")
+
+
+class _Line:
+    """A descriptor of our own for a connection's socket: libpq closes its own whenever it likes, and another thread would find
+    somebody else's file under the number."""
+
+    def __init__(self, number: int) -> None:
+        self._socket = socket.socket(fileno=socket.dup(number))
+        self._lock = threading.Lock()
+
+    def cut(self) -> None:
+        with self._lock, contextlib.suppress(OSError):  # it is closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with self._lock:
+            self._socket.close()
+
+
 class _Guarded:
     """What the synchronous and the asynchronous connection have in common.
 
     ``deadline``: of every call until it is set to another; None: none. ``unreplicated``: a COMMIT on it was answered
-    without the synchronous replicas. ``late``: it was cut off because its deadline had passed.
+    without the synchronous replicas. ``late``: it was cut off because its deadline had passed. ``over``: its block has ended, and
+    its session is another object's.
     """
 
-    pgconn: psycopg.pq.abc.PGconn
+    if TYPE_CHECKING:  # psycopg's own
+        pgconn: psycopg.pq.abc.PGconn
+        prepare_threshold: int | None
+        prepared_max: int | None
+        _autocommit: bool
+        _prepared: Any
+
+        def add_notice_handler(self, callback: Callable[[psycopg.errors.Diagnostic], None]) -> None: ...
+
     deadline: Deadline | None = None
     unreplicated = False
     late = False
+    over = False
 
-    def _guard(self) -> None:
-        # A descriptor of our own for the same socket: libpq closes its own whenever it likes, and another thread would
-        # find somebody else's file under the number.
-        self._line = socket.socket(fileno=socket.dup(self.pgconn.socket))
-        self._line_lock = threading.Lock()
+    def __init__(self, pgconn: psycopg.pq.abc.PGconn, *, line: _Line | None = None) -> None:
+        """:param line: to the server; None: it is made."""
+        super().__init__(pgconn)  # type: ignore[call-arg] # psycopg's comes next
+        self._line = line or _Line(pgconn.socket)
+        self.add_notice_handler(self._notice)
+
+    def renewed(self) -> Self:
+        """The same session as another object, which has nothing of what the borrower did to this one (factories, adapters,
+        handlers). This one is closed for whoever kept it. What psycopg has prepared goes along."""
+        fresh = type(self)(self.pgconn, line=self._line)
+        fresh.deadline, fresh.unreplicated, fresh.late = self.deadline, self.unreplicated, self.late
+        threshold, most = fresh.prepare_threshold, fresh.prepared_max
+        fresh._prepared = self._prepared
+        fresh.prepare_threshold, fresh.prepared_max = threshold, most
+        fresh._autocommit = True  # its setter asks for a session without a transaction
+        self.pgconn, self.over = _NOTHING, True
+        return fresh
 
     def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
         # Its text is translated and its code a plain 01000 or 57P01; the function's name is neither.
@@ -62,14 +105,17 @@ class _Guarded:
 
     def cut(self) -> None:
         """Hang up, from any thread, also while a call waits on it: that call fails at once."""
-        with self._line_lock, contextlib.suppress(OSError):  # it is closed already
-            self._line.shutdown(socket.SHUT_RDWR)
+        self._line.cut()
 
     def end(self) -> None:
         """Close it, whatever is on its wire. Nothing is waited for."""
-        self.pgconn.finish()
-        with self._line_lock:
+        if not self.over:
+            self.pgconn.finish()
             self._line.close()
+
+    def _refuse_if_over(self) -> None:
+        if self.over:
+            raise psycopg.OperationalError("the connection is closed: it was given back when its block ended")
 
     def _give_up(self) -> NoReturn:
         self.late = True
@@ -84,12 +130,8 @@ class _Guarded:
 class Connection(_Guarded, psycopg.Connection[Any]):
     """A psycopg connection that a fleet lends. COMMIT and ROLLBACK are the block's."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.add_notice_handler(self._notice)
-        self._guard()
-
     def wait(self, gen: Generator[Any, Any, T], *_: Any, **__: Any) -> T:
+        self._refuse_if_over()
         try:
             return _drive(gen, self.deadline, self.pgconn.socket)
         except TimeoutError:
@@ -111,12 +153,8 @@ class Connection(_Guarded, psycopg.Connection[Any]):
 class AsyncConnection(_Guarded, psycopg.AsyncConnection[Any]):
     """A psycopg connection that a fleet lends. COMMIT and ROLLBACK are the block's."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.add_notice_handler(self._notice)
-        self._guard()
-
     async def wait(self, gen: Generator[Any, Any, T], *_: Any, **__: Any) -> T:
+        self._refuse_if_over()
         left = None if self.deadline is None else max(0.0, self.deadline.left())
         try:
             async with asyncio.timeout(left):

@@ -61,6 +61,14 @@ class _Kept(Generic[C]):
         self._observing.connections("psycopg", self.node, self._role, count)
         return connection
 
+    def renew(self, connection: C) -> C:
+        """What was lent, as another object: whoever kept the one that was lent has nothing any more."""
+        fresh = connection.renewed()
+        with self._lock:
+            self._lent.discard(connection)
+            self._lent.add(fresh)
+        return fresh
+
     def take_back(self, connection: C) -> None:
         connection.deadline = None
         with self._lock:

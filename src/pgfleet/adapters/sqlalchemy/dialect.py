@@ -6,6 +6,8 @@ One of it belongs to one engine, and an engine to one node and role.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import asyncpg
@@ -36,6 +38,13 @@ class Lent(Connection):
         if not self.touched:
             self.touched = self._touches(statement)
 
+    def transaction(self, *args: Any, **kwargs: Any) -> Any:
+        # asyncpg names the transaction before it sends BEGIN, and where that fails keeps the name: all that follows would be
+        # savepoints of a transaction that never was.
+        if not self.is_in_transaction():
+            self._top_xact = None
+        return super().transaction(*args, **kwargs)
+
     @property
     def _config(self) -> Any:
         # asyncpg reads its command_timeout here for every call, and refuses at once when it is not above zero.
@@ -58,37 +67,58 @@ class Dialect(PGDialect_asyncpg):
     #: SQLSTATEs by which a server says that it is no primary (any more).
     NOT_WRITABLE: ClassVar = frozenset({"25006"})
 
+    #: Seconds for a rollback, whatever is left of the deadline; a server that cannot do this quickly is hung up on.
+    ROLLBACK_SECONDS: ClassVar = 2.0
+
     def do_execute(self, cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
         cursor._connection.use(statement)
-        try:
+        with self._telling(cursor._connection):
             super().do_execute(cursor, statement, parameters, context)  # type: ignore[no-untyped-call]
-        except Exception as error:
-            raise self._told(cursor._connection, error) from error
 
     def do_executemany(self, cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
         cursor._connection.use(statement)
-        try:
+        with self._telling(cursor._connection):
             super().do_executemany(cursor, statement, parameters, context)  # type: ignore[no-untyped-call]
-        except Exception as error:
-            raise self._told(cursor._connection, error) from error
 
     def do_commit(self, dbapi_connection: Any) -> None:
         driver: Lent = dbapi_connection.driver_connection
-        if self.role == "write" and driver.deadline is not None and driver.deadline.left() <= 0:
+        try:
+            self._commit(dbapi_connection, driver)
+        except BaseException as error:
+            driver.trouble = error
+            raise
+
+    def do_rollback(self, dbapi_connection: Any) -> None:
+        with self._undoing(dbapi_connection.driver_connection) as possible:
+            if possible:
+                super().do_rollback(dbapi_connection)  # type: ignore[no-untyped-call]
+
+    def do_rollback_to_savepoint(self, connection: Any, name: str) -> None:
+        driver: Lent = connection.connection.driver_connection
+        with self._undoing(driver) as possible:
+            if possible:
+                super().do_rollback_to_savepoint(connection, name)  # type: ignore[no-untyped-call]
+                driver.trouble = None  # what had failed since is undone
+
+    def _commit(self, dbapi_connection: Any, driver: Lent) -> None:
+        if driver.deadline is not None and driver.deadline.left() <= 0:
             driver.terminate()
-            driver.trouble = self._too_late(driver)
-            raise driver.trouble
-        driver.last_status, driver.waited, touched = "", driver.waits_for_replicas, driver.touched
+            raise self._too_late(driver, "its COMMIT, which was not sent")
+        if self.role == "write" and driver.is_closed():
+            raise BlockRolledBack(f"the connection to {self.node} ended before COMMIT was sent, so PostgreSQL rolled back")
+        driver.last_status, driver.waited = "", driver.waits_for_replicas
+        touched = driver.touched
         try:
             super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]
         except (Exception, asyncio.CancelledError) as error:
-            driver.trouble = error
             if self.role == "write" and (driver.is_closed() or driver.unreplicated or _late(error)):
                 driver.terminate()
                 self._doubt(error)
                 raise self._unknown(driver, str(error).strip() or type(error).__name__) from error
+            if isinstance(error, TimeoutError):
+                raise self._too_late(driver, f"the end of a transaction on {self.node.member}") from error
             raise
-        driver.touched = touched  # this COMMIT is the session's own
+        driver.touched = touched  # not by our own COMMIT
         if self.role == "read":
             return
         if driver.unreplicated:
@@ -97,8 +127,38 @@ class Dialect(PGDialect_asyncpg):
         if driver.last_status == "ROLLBACK":
             raise BlockRolledBack(f"a statement of the transaction on {self.node.shard} had failed, so PostgreSQL rolled it back")
 
+    @contextmanager
+    def _undoing(self, driver: Lent) -> Iterator[bool]:
+        """Time of its own to roll back; false: there is nothing to do. It raises nothing, for it is done when something else went
+        wrong that the caller has to hear of, and what does not get through PostgreSQL does itself when the connection ends."""
+        if driver.is_closed():
+            yield False
+            return
+        given, touched = driver.deadline, driver.touched
+        driver.deadline = Deadline.after(self.ROLLBACK_SECONDS)
+        try:
+            yield True
+        except Exception as error:  # noqa: BLE001 - whatever it was, what state the connection is in is not known
+            driver.terminate()
+            self._doubt(error)
+        finally:
+            driver.deadline, driver.touched = given, touched
+
+    @contextmanager
+    def _telling(self, driver: Lent) -> Iterator[None]:
+        """Raises what a statement's error means, and keeps it. One that comes when the time is up is not sent, and says nothing
+        about the node."""
+        try:
+            if driver.deadline is not None and driver.deadline.left() <= 0:
+                raise self._too_late(driver, f"a statement on {self.node.member}")
+            yield
+        except Exception as error:
+            driver.trouble = told = error if isinstance(error, DeadlineExceeded) else self._told(driver, error)
+            if told is error:
+                raise
+            raise told from error
+
     def _told(self, driver: Lent, error: Exception) -> Exception:
-        driver.trouble = error
         state = getattr(error, "sqlstate", None)
         if self.role == "read" and state == "25006":
             message = f"a statement that writes was sent to read on {self.node.shard}"
@@ -107,12 +167,11 @@ class Dialect(PGDialect_asyncpg):
             return await_only(self._refused(driver.aim, error))
         if driver.is_closed() or _late(error) or state in self.NOT_WRITABLE:
             self._doubt(error)
-        return self._too_late(driver) if _late(error) else error
+        return self._too_late(driver, f"a statement on {self.node.member}") if _late(error) else error
 
-    def _too_late(self, driver: Lent) -> DeadlineExceeded:
+    def _too_late(self, driver: Lent, waited_for: str) -> DeadlineExceeded:
         allowed = driver.deadline.allowed if driver.deadline is not None else 0.0
-        seen = [f"waited for: a statement on {self.node.member}"]
-        return DeadlineExceeded(f"{self.node.shard} did not answer within {allowed:g} s", seen=seen)
+        return DeadlineExceeded(f"{self.node.shard} did not answer within {allowed:g} s", seen=[f"waited for: {waited_for}"])
 
     async def _refused(self, aim: Aim, error: Exception) -> Exception:
         told = await self.guide.refused(aim, error, self.guide.deadline(None))

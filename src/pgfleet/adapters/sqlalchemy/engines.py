@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, Self
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import asyncpg
 from sqlalchemy import URL, event
@@ -24,11 +24,19 @@ from pgfleet.runtime.sql import CONNECT_SECONDS, sqlstate
 
 registry.register("postgresql.pgfleet", "pgfleet.adapters.sqlalchemy.dialect", "Dialect")
 
-#: After a transaction that may have left something, outside of any. What asyncpg and SQLAlchemy have prepared stays.
+#: After a transaction that may have left something, outside of any. What asyncpg and SQLAlchemy have prepared stays; so would
+#: SQL's own PREPARE: it is only looked for, and a session with such names ends.
 _RESET = (
     "set session authorization default; close all; unlisten *; select pg_advisory_unlock_all(); reset all; discard temp; "
-    "discard sequences"
+    "discard sequences; select name from pg_catalog.pg_prepared_statement() where from_sql"
 )
+
+
+class Turn:
+    """Leave to have one connection of an engine. A session that is forgotten gives it back when it is collected."""
+
+    def __init__(self, turns: asyncio.Semaphore) -> None:
+        self.over = finalize(self, turns.release)
 
 
 class NodeEngine:
@@ -38,6 +46,9 @@ class NodeEngine:
         self.node, self.role, self._catalogue = route.name, route.role, catalogue
         self._guide, self._route = guide, route
         self._open: WeakSet[Lent] = WeakSet()
+        # SQLAlchemy's pool has one time for every caller to wait; a transaction waits by its own deadline, here.
+        self._turns, self._size = asyncio.Semaphore(size), size
+        self._opening: set[asyncio.Task[None]] = set()
         wait = guide.deadline(None).allowed
         self.engine: AsyncEngine = create_async_engine(
             # Shown in messages and logs; what a connection is really opened with is _connect's business.
@@ -55,8 +66,45 @@ class NodeEngine:
         """What new connections are opened with, from now on."""
         self._route = route
 
+    async def turn(self, deadline: Deadline) -> Turn:
+        """A connection of the pool for one transaction, open as far as can be seen.
+
+        :raises CannotConnect: the node does not let us in.
+        :raises TimeoutError: not before ``deadline``; it says what was waited for.
+        """
+        try:
+            async with asyncio.timeout(max(0.0, deadline.left())):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise TimeoutError(f"a free connection to {self.node.member}, of {self._size}") from None
+        turn = Turn(self._turns)
+        if self._ready:
+            return turn
+        # Not interrupted when the time is up: what is half open then would be nobody's. It is the next one's.
+        opening = asyncio.get_running_loop().create_task(self._open_one())
+        self._opening.add(opening)
+        opening.add_done_callback(self._opened)
+        try:
+            await asyncio.wait({opening}, timeout=max(0.0, deadline.left()))
+            if not opening.done():
+                raise TimeoutError(f"a connection to {self.node.member}")
+            opening.result()
+        except BaseException:
+            opening.add_done_callback(lambda _: turn.over())
+            raise
+        return turn
+
+    async def _open_one(self) -> None:
+        async with self.engine.connect():
+            pass
+
+    def _opened(self, opening: asyncio.Task[None]) -> None:
+        self._opening.discard(opening)
+        if not opening.cancelled():
+            opening.exception()  # who waited was told, or has gone
+
     @property
-    def ready(self) -> bool:
+    def _ready(self) -> bool:
         """Whether a connection is idle and alive: the next session need not wait for one to be opened."""
         pool: Any = self.engine.sync_engine.pool
         return self._alive > int(pool.checkedout())
@@ -65,19 +113,18 @@ class NodeEngine:
     def _alive(self) -> int:
         return sum(not connection.is_closed() for connection in self._open)
 
-    async def try_out(self, deadline: Deadline) -> None:
-        """Have a connection open.
-
-        :raises CannotConnect: the node does not let us in.
-        :raises TimeoutError: not before ``deadline``.
-        """
-        async with asyncio.timeout(max(0.0, deadline.left())), self.engine.connect():
-            pass
-
     def cut(self) -> None:
         """Hang up on every connection: the node is no longer what they were opened for."""
         for connection in list(self._open):
             connection.terminate()
+
+    async def close(self) -> None:
+        """For good."""
+        for opening in self._opening:
+            opening.cancel()
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        self.cut()
+        await self.engine.dispose()
 
     async def _connect(self) -> Lent:
         route, login = self._route, self._guide.login(self.node)
@@ -90,8 +137,8 @@ class NodeEngine:
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:  # TimeoutError is an OSError
             said = str(error) or type(error).__name__
             raise CannotConnect(f"{route.address} cannot be connected to: {said}", state=sqlstate(error)) from error
+        connection.deadline = Deadline.after(CONNECT_SECONDS)  # for this, and for what SQLAlchemy asks next
         if self._catalogue.due:
-            connection.deadline = Deadline.after(CONNECT_SECONDS)
             try:
                 await self._catalogue.ask(connection)
             except (OSError, asyncpg.InterfaceError) as error:
@@ -108,7 +155,7 @@ class NodeEngine:
         if driver.is_closed():
             raise DisconnectionError("the node hung up")  # the pool opens another one
         driver.trouble = driver.deadline = driver.aim = None
-        driver.touched = False
+        driver.touched = driver.altered = False  # SQLAlchemy itself has set codecs, for whoever comes
 
     def _reset(self, dbapi_connection: Any, record: Any, state: Any) -> None:
         driver: Lent = dbapi_connection.driver_connection
@@ -117,8 +164,14 @@ class NodeEngine:
         driver.deadline = Deadline.after(2.0)
         try:
             dbapi_connection.rollback()
-            if driver.touched:
-                await_only(driver.control(_RESET))
+            if driver.is_in_transaction():  # which the caller's own SQL began
+                await_only(driver.control("rollback"))
+            if driver.altered or driver.watched:
+                driver.terminate()  # no statement undoes what was done to the object
+                return
+            if driver.touched and await_only(driver.control(_RESET)) != "SELECT 0":
+                driver.terminate()
+                return
             if self._catalogue.due:
                 await_only(self._catalogue.ask(driver))
         except Exception:  # noqa: BLE001 - whatever it was: what is left in this session is not known
@@ -151,8 +204,7 @@ class Engines:
             await asyncio.gather(self._following, return_exceptions=True)
         engines, self._engines = list(self._engines.values()), {}
         for one in engines:
-            one.cut()
-            await one.engine.dispose()
+            await one.close()
 
     def of(self, route: Route) -> NodeEngine:
         """The engine for ``route``."""
@@ -181,4 +233,4 @@ class Engines:
                     one.cut()
                 if gone:
                     del self._engines[node, role]
-                    await one.engine.dispose()
+                    await one.close()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import await_only
 
 from pgfleet.adapters.sqlalchemy.dialect import Dialect, Lent
-from pgfleet.adapters.sqlalchemy.engines import Engines, NodeEngine
+from pgfleet.adapters.sqlalchemy.engines import Engines, NodeEngine, Turn
 from pgfleet.client.borrowing import PAUSE
 from pgfleet.client.fleet import Fleet
 from pgfleet.client.guide import Aim, Guide, to_nodes
@@ -21,7 +24,7 @@ from pgfleet.errors import CannotConnect, CrossShardWrite, FleetClosed, Placemen
 from pgfleet.names import NodeName
 from pgfleet.routing.hashing import Key
 from pgfleet.routing.route import Role
-from pgfleet.runtime.clock import Deadline
+from pgfleet.runtime.clock import Deadline, monotonic
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class _Part:
     aim: Aim
     epoch: int
     call: Call
+    turn: Turn
     connections: list[Lent] = field(default_factory=list)
 
 
@@ -63,6 +67,16 @@ class RoutedSession(Session):
         super().__init__(*args, **kwargs)
         self.guide, self.engines = guide, engines
         self.parts: dict[tuple[str, Role], _Part] = {}
+        self.raised: BaseException | None = None
+
+    @contextmanager
+    def raising(self, error: BaseException | None) -> Iterator[None]:
+        """A transaction that ends meanwhile ends because of ``error``, for those who observe; None: of nothing."""
+        self.raised = error
+        try:
+            yield
+        finally:
+            self.raised = None
 
     def get_bind(
         self, mapper: Any = None, *, clause: Any = None, bind: Engine | Connection | None = None, **more: Any
@@ -94,10 +108,9 @@ class RoutedSession(Session):
         try:
             while True:
                 route = await guide.find(aim, deadline, call, avoid)
-                one = self.engines.of(route)
+                one, asked = self.engines.of(route), monotonic()
                 try:
-                    if not one.ready:
-                        await one.try_out(deadline)
+                    turn = await one.turn(deadline)
                 except CannotConnect as error:
                     guide.failed(route.name, silent=aim.role == "read")
                     if deadline.left() <= 0:
@@ -107,10 +120,11 @@ class RoutedSession(Session):
                     if aim.role == "write":
                         await asyncio.sleep(min(PAUSE, max(0.0, deadline.left())))
                 except TimeoutError as error:
-                    raise guide.late(aim, f"a free connection to {route.node}", deadline) from error
+                    raise guide.late(aim, str(error), deadline) from error
                 else:
+                    call.waited("connection", monotonic() - asked)
                     call.at(route.name, route)
-                    return _Part(one, deadline, aim, route.epoch, call)
+                    return _Part(one, deadline, aim, route.epoch, call, turn)
         except BaseException as error:
             call.__exit__(type(error), error, error.__traceback__)
             raise
@@ -146,6 +160,8 @@ def _began(session: RoutedSession, transaction: SessionTransaction, connection: 
 @event.listens_for(RoutedSession, "after_commit")
 def _committed(session: RoutedSession) -> None:
     for (shard, role), part in session.parts.items():
+        for driver in part.connections:
+            driver.trouble = None  # what had failed was caught, and made good
         if role == "write" and part.connections and part.aim.mark is not None:
             session.guide.marked(part.aim)
         if role == "write" and part.connections:
@@ -160,8 +176,21 @@ def _ended(session: RoutedSession, transaction: SessionTransaction) -> None:
         return
     parts, session.parts = session.parts, {}
     for part in parts.values():
-        error = next((driver.trouble for driver in part.connections if driver.trouble is not None), None)
+        part.turn.over()
+        trouble = next((driver.trouble for driver in part.connections if driver.trouble is not None), None)
+        error = session.raised or trouble
+        if isinstance(error, DBAPIError) and error.orig is not None:
+            error = error.orig  # which has the server's code
         part.call.__exit__(type(error) if error is not None else None, error, None)
+
+
+class _Transaction(AsyncSessionTransaction):
+    """What ``begin`` returns: used in ``async with``, it notes what the caller's code raised."""
+
+    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
+        sync: Any = self.session.sync_session
+        with sync.raising(error):
+            await super().__aexit__(kind, error, trace)
 
 
 class FleetSession(AsyncSession):
@@ -172,6 +201,13 @@ class FleetSession(AsyncSession):
 
     sync_session_class = RoutedSession
     sync_session: RoutedSession
+
+    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
+        with self.sync_session.raising(error):
+            await super().__aexit__(kind, error, trace)
+
+    def begin(self) -> AsyncSessionTransaction:
+        return _Transaction(self)
 
     def using(
         self, table: str, *, key: Key, second: Key | None = None, write: bool = False, deadline: float | None = None,

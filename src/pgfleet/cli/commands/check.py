@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pgfleet.cli import view
+from pgfleet.spec.dsn import without_password
 
 if TYPE_CHECKING:
     from pgfleet.diagnostics import Diagnostic
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _COLOUR = {"error": "red", "warning": "yellow"}
 _WIDTH = 110
-_PASSWORD = re.compile(r"(://[^/@\s:]*:|password\s*=\s*)([^/@\s&'\"]+)", re.IGNORECASE)
 _WORD = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s,:{}\[\]]+")
 
 
@@ -76,7 +76,7 @@ class _Lines:
             source = self._lines[number - 1].rstrip("\r").replace("\t", " ")
             # What a terminal would act upon, and what no text is, must not reach it.
             source = "".join(sign if sign.isprintable() else "�" for sign in source)
-            self._shown[number] = _PASSWORD.sub(lambda found: found[1] + "*" * len(found[2]), source)
+            self._shown[number] = without_password(source)
         return self._shown[number]
 
 
