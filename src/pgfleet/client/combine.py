@@ -57,6 +57,10 @@ class Combination:
             raise CannotCombine(f"column {both} is grouped by, and combined")
         return cls(folds, means, groups)
 
+    def combines(self, column: str) -> bool:
+        """Whether the column of the whole is worked out from those of the shards."""
+        return column in self.folds or column in self.means
+
     def __call__(self, answers: Iterable[Sequence[Any]]) -> list[CombinedRow]:
         """One row for each group, in the order in which groups are met first; its columns are the answers'.
 
