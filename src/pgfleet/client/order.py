@@ -66,6 +66,8 @@ class Order:
         if order_by is None:
             return cls()
         texts = [order_by] if isinstance(order_by, str) else order_by
+        if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+            raise CannotMerge(f"order_by is text, or a list of texts, not {order_by!r}", hint="order_by='difficulty desc, id'")
         terms = tuple(term for text in texts for term in _terms(text, descending))
         names = [term.column for term in terms]
         if twice := next((name for name in names if names.count(name) > 1), None):
@@ -164,9 +166,7 @@ class _Down:
     __hash__ = None  # type: ignore[assignment]  # only compared
 
 
-def _terms(said: object, descending: bool) -> Iterator[Term]:
-    if not isinstance(said, str):
-        raise CannotMerge(f"order_by is text, or a list of texts, not {type(said).__name__}")
+def _terms(said: str, descending: bool) -> Iterator[Term]:
     at = 0
     while at <= len(said):
         match = _TERM.match(said, at)

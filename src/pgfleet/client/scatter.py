@@ -21,6 +21,9 @@ from pgfleet.errors import CannotMerge, ShardsSilent, Unreachable
 
 T = TypeVar("T")
 
+#: What LIMIT takes: a bigint.
+_MOST = 2**63 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -46,9 +49,12 @@ class Question:
     ) -> Question:  # fmt: skip
         """:raises CannotMerge, CannotCombine: the arguments are wrong; nothing was sent."""
         order = Order.parse(order_by, descending=descending)
-        for name, number in (("limit", limit), ("offset", offset)):
-            if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
+        bounds = {"offset": offset, **({} if limit is None else {"limit": limit})}
+        for name, number in bounds.items():
+            if not isinstance(number, int) or isinstance(number, bool) or number < 0:
                 raise CannotMerge(f"{name} is a whole number from 0, not {number!r}")
+        if sum(bounds.values()) > _MOST:
+            raise CannotMerge(f"{' and '.join(bounds)} come to {sum(bounds.values())} rows; PostgreSQL counts to {_MOST}")
         if combine is not None:
             combination = Combination.parse(combine, group_by)
             return cls(compared(sql, order, combination), tuple(args), order, limit, offset, combination, None)
@@ -125,10 +131,15 @@ async def ask_all(
         for task in tasks.values():
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
-    missing = {shard: error.message for shard, task in tasks.items() if isinstance(error := task.exception(), Unreachable)}
+    missing = {shard: reason(error) for shard, task in tasks.items() if isinstance(error := task.exception(), Unreachable)}
     if missing and not partial:
         raise silent(missing, len(shards), what)
     return {shard: task.result() for shard, task in tasks.items() if shard not in missing}, missing
+
+
+def reason(error: Unreachable) -> str:
+    """Why there was no answer, and what was waited for."""
+    return f"{error.message} ({'; '.join(error.seen)})" if error.seen else error.message
 
 
 def silent(missing: Mapping[str, str], shards: int, what: str) -> ShardsSilent:

@@ -14,6 +14,7 @@ import asyncpg
 
 from pgfleet.client.comparing import refusal
 from pgfleet.client.order import Order
+from pgfleet.client.scatter import reason
 from pgfleet.client.trouble import BROKEN, lost, read_again
 from pgfleet.errors import Unreachable
 
@@ -69,7 +70,7 @@ class Source:
             async with self._borrow(self.shard) as connection:
                 await self._cursor(connection)
         except Unreachable as error:
-            await self._tell(Silent(error.message))
+            await self._tell(Silent(reason(error)))
         except (asyncpg.PostgresError, *BROKEN) as error:
             if isinstance(error, TimeoutError) or (lost(error) and read_again(error)):
                 await self._tell(Silent(str(error) or type(error).__name__))
