@@ -83,8 +83,8 @@ class Client:
         self.shards = shards
 
     @asynccontextmanager
-    async def lend(self, shard: str) -> AsyncIterator[Connection]:
-        login = Login("pgfleet_app", "app", "pgfleet_app", tls(self.shards.folder))
+    async def lend(self, shard: str, database: str = "app") -> AsyncIterator[Connection]:
+        login = Login("pgfleet_app", database, "pgfleet_app", tls(self.shards.folder))
         connection = await connect("127.0.0.1", self.shards.servers[shard].port, login, settings={})
         try:
             await connection.execute("begin read only")
@@ -169,3 +169,34 @@ async def test_what_the_hints_say_works(client: Client) -> None:
     assert await client.everywhere(f"select lvl from {other}", order_by='lvl collate "C"', limit=2) == [("B",), ("a",)]
     least = f'select min(lvl collate "C") as lvl from {other}'
     assert await client.everywhere(least, combine={"lvl": "min"}) == [("B",)]
+
+
+#: Of a database -> whether its text is sorted by code point.
+DATABASES = {
+    "locale_provider icu icu_locale 'en-US' locale 'C'": False,  # what says C is not what it sorts by
+    "locale_provider libc locale 'C.utf8'": True,
+    "locale_provider libc locale 'C'": True,
+}
+
+
+@pytest.mark.parametrize("how", DATABASES)
+async def test_a_database_is_judged_by_what_it_sorts_by(client: Client, how: str) -> None:
+    async with client.lend("one") as connection:
+        if connection.get_server_version().major < 15:
+            pytest.skip("PostgreSQL before 15 knows no providers of locales")
+    client.shards.servers["one"].psql(
+        f"drop database if exists other; create database other template template0 encoding 'UTF8' {how}"
+    )
+    question = Question.of("select v from (values ('a'), ('b'), ('C')) t (v)", order_by="v", limit=2)
+
+    async def ask(shard: str) -> list[asyncpg.Record]:
+        async with client.lend(shard, "other") as connection:
+            return list(await connection.fetch(question.sql, *question.args))
+
+    if DATABASES[how]:
+        answers, _ = await ask_all(["one"], ask, what="questions")
+        assert [row["v"] for row in question.answer(answers)] == ["C", "a"]
+    else:
+        with pytest.raises(CannotMerge, match="one sorts otherwise") as caught:  # a, b: in order, and yet not the first two
+            await ask_all(["one"], ask, what="questions")
+        assert caught.value.hint == "order_by='v collate \"C\"'"
