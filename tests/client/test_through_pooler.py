@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
@@ -686,3 +689,19 @@ async def test_names_before_a_parenthesis_are_no_calls(stage: Pooled, through: A
             for sql in NAMING:
                 await connection.execute(sql)
             assert not connection.touched
+
+
+# -- a server that ends inside a read block -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("looks", range(8))
+async def test_a_read_block_whose_server_ends_says_so_in_its_own_words(fleet: Fleet, looks: int) -> None:
+    """Not in those of asyncpg about its state. :param looks: turns of the loop before it is used, in which it sees the end."""
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+        async with fleet.read("questions", key="one-a") as connection:
+            os.kill(await connection.fetchval("select pg_backend_pid()"), signal.SIGTERM)
+            time.sleep(0.1)  # noqa: ASYNC251 - not the loop: it would see it
+            for _ in range(looks):
+                await asyncio.sleep(0)
+            await connection.fetch("select 1")
+    assert await fleet.fetchval("questions", "select 1", key="one-a") == 1

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pgfleet.client.gather import Rows, merge
 from pgfleet.client.order import Order
 from pgfleet.client.row import Columns, CombinedRow
-from pgfleet.client.scatter import Question, bounded
-from pgfleet.errors import CannotCombine, CannotMerge
+from pgfleet.client.scatter import Question, ask_all, bounded
+from pgfleet.errors import CannotCombine, CannotMerge, DeadlineExceeded, ShardsSilent
 from pgfleet.names import quote_identifier
 
 COLUMNS = Columns(["a", "b", "n"])
@@ -164,10 +164,8 @@ def test_rows_name_who_is_missing() -> None:
 
 def test_a_question_is_bounded_by_limit_and_offset_together() -> None:
     question = Question.of("select id from q where s = $1;\n", ["x"], order_by="id desc", limit=10, offset=5)
-    assert (
-        question.sql
-        == 'select * from (\nselect id from q where s = $1\n) as of_one_shard order by "id" desc nulls first limit $2'
-    )
+    inside = 'select * from (\nselect id from q where s = $1\n) as of_one_shard order by "id" desc nulls first limit $2'
+    assert question.sql.startswith(f"select * from ({inside}) as in_order where ")
     assert question.args == ("x", 15)
     assert question.asked == 15
 
@@ -195,12 +193,55 @@ def test_what_is_combined_is_not_bounded_before() -> None:
     assert list(found.missing) == ["z"]
 
 
-@pytest.mark.parametrize("wrong", [{"limit": -1}, {"limit": True}, {"offset": -1}, {"limit": "3"}, {"group_by": "a"}])
+WRONG_BOUNDS = [
+    {"limit": -1},
+    {"limit": True},
+    {"limit": "3"},
+    {"limit": 1.5},
+    {"limit": float("nan")},
+    {"limit": 2**63},
+    {"limit": 2**62, "offset": 2**62},
+    {"offset": -1},
+    {"offset": None},
+    {"offset": 2**63},
+    {"group_by": "a"},
+    {"order_by": 5},
+    {"order_by": [5]},
+    {"order_by": b"a"},
+    {"order_by": {"a": "desc"}},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG_BOUNDS)
 def test_wrong_bounds_are_refused_before_anything_is_sent(wrong: dict[str, Any]) -> None:
-    with pytest.raises(CannotMerge):
+    with pytest.raises(CannotMerge, match=next(reversed(wrong))):
         Question.of("select 1", **wrong)
 
 
 def test_a_wrong_combination_is_refused_before_anything_is_sent() -> None:
     with pytest.raises(CannotCombine, match="column n"):
         Question.of("select 1", combine={"n": "median"})
+
+
+@pytest.mark.parametrize("wrong", ["count", ["n"], {"n": 5}, {"n": None}, {"n": ["count"]}, {5: "count"}, {"n": b"count"}])
+def test_what_says_no_combination_is_refused_by_name(wrong: Any) -> None:
+    with pytest.raises(CannotCombine, match=r"combine|column n cannot be combined"):
+        Question.of("select 1", combine=wrong)
+    with pytest.raises(CannotCombine, match="group_by is"):
+        Question.of("select 1", combine={"n": "count"}, group_by=5)  # type: ignore[arg-type]
+    with pytest.raises(CannotCombine, match="group_by is"):
+        Question.of("select 1", combine={"n": "count"}, group_by=[5])  # type: ignore[list-item]
+
+
+async def test_who_did_not_answer_says_what_was_waited_for() -> None:
+    async def ask(shard: str) -> int:
+        if shard == "two":
+            raise DeadlineExceeded("two did not answer within 5 s", seen=["waited for: a free connection to two-1, of 10"])
+        return 1
+
+    answers, missing = await ask_all(["one", "two"], ask, what="questions", partial=True)
+    assert answers == {"one": 1}
+    assert missing == {"two": "two did not answer within 5 s (waited for: a free connection to two-1, of 10)"}
+    with pytest.raises(ShardsSilent, match="1 of 2") as caught:
+        await ask_all(["one", "two"], ask, what="questions")
+    assert caught.value.seen == (f"two: {missing['two']}",)

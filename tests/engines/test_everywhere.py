@@ -177,6 +177,7 @@ async def test_a_shard_that_does_not_answer_is_named_or_is_an_error(client: Clie
         assert found == [(1500,)]
         assert list(found.missing) == ["stem"]
         assert found.missing["stem"]
+        assert client.open == set()
         with pytest.raises(ShardsSilent, match="1 of 4 shards of questions"):
             async with client.stream("select id from questions", order_by="id", patience=2) as rows:
                 await anext(rows)
@@ -233,9 +234,11 @@ async def test_what_cannot_be_streamed_is_refused_before_anything_is_sent(client
     with pytest.raises(CannotCombine):
         async with client.stream("select 1 as n", combine={"n": "sum"}):
             pass
-    with pytest.raises(CannotMerge):
-        async with client.stream("select 1", prefetch=1):
-            pass
+    wrong: list[Any] = [1, "3", 2**40, 4.5, True, None, float("nan")]
+    for prefetch in wrong:
+        with pytest.raises(CannotMerge, match="prefetch is"):
+            async with client.stream("select 1", prefetch=prefetch):
+                pass
 
 
 async def test_leaving_early_ends_every_cursor(client: Client, shards: Shards) -> None:

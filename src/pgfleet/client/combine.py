@@ -36,11 +36,15 @@ class Combination:
         """:param combine: ``{"n": "count", "total": "sum", "mean": "avg:n"}``.
         :raises CannotCombine: a word that is not known, an average without its count, a column in both.
         """
+        if not isinstance(combine, Mapping):
+            raise CannotCombine(f"combine says for each column how, not {combine!r}", hint="combine={'n': 'count'}")
         folds: dict[str, str] = {}
         means: dict[str, str] = {}
         for column, how in combine.items():
-            word, colon, weight = how.partition(":")
-            if how in _FOLDS:
+            if not isinstance(column, str):
+                raise CannotCombine(f"combine names columns, not {column!r}", hint="combine={'n': 'count'}")
+            word, colon, weight = how.partition(":") if isinstance(how, str) else ("", "", "")
+            if isinstance(how, str) and how in _FOLDS:
                 folds[column] = how
             elif word == "avg" and colon and weight:
                 means[column] = weight
@@ -52,10 +56,16 @@ class Combination:
                     f"column {column} is an average weighted by {weight}, which is not combined as a count",
                     hint=f"{{{column!r}: 'avg:{weight}', {weight!r}: 'count'}}",
                 )
+        if group_by is not None and not (isinstance(group_by, Sequence) and all(isinstance(column, str) for column in group_by)):
+            raise CannotCombine(f"group_by is a column, or a list of columns, not {group_by!r}")
         groups = (group_by,) if isinstance(group_by, str) else None if group_by is None else tuple(group_by)
         if both := next((column for column in groups or () if column in combine), None):
             raise CannotCombine(f"column {both} is grouped by, and combined")
         return cls(folds, means, groups)
+
+    def combines(self, column: str) -> bool:
+        """Whether the column of the whole is worked out from those of the shards."""
+        return column in self.folds or column in self.means
 
     def __call__(self, answers: Iterable[Sequence[Any]]) -> list[CombinedRow]:
         """One row for each group, in the order in which groups are met first; its columns are the answers'.

@@ -1,8 +1,9 @@
 """ORDER BY, understood on both sides: as SQL for each shard, as a key for the merge of what the shards answer.
 
 The merge compares in Python, and means the same as PostgreSQL by: numbers, text by code point (``collate "C"``, which a
-fleet's databases have), dates and times, uuid, bytea, boolean; NaN greater than every other number; NULL last ascending
-and first descending unless said otherwise (PostgreSQL docs, 7.5).
+fleet's databases have), dates and times, uuid, bytea, boolean, network addresses; NaN greater than every other number; infinity
+after every other instant; NULL last ascending and first descending unless said otherwise (PostgreSQL docs, 7.5). What else there
+is, is refused (:mod:`pgfleet.client.comparing`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
 from pgfleet.errors import CannotMerge
@@ -24,7 +27,10 @@ _TERM = re.compile(
     re.IGNORECASE,
 )
 #: Where a value stands among those of its column, before values are compared.
-_FIRST, _MIDDLE, _LATER, _LAST = range(4)
+_FIRST, _EARLIER, _MIDDLE, _LATER, _LAST = range(5)
+#: What asyncpg makes of infinity: without a time zone, also where the others have one.
+_FOREVER, _EVER = datetime.max, datetime.min  # noqa: DTZ901
+_ADDRESSES = (IPv4Address, IPv6Address, IPv4Network, IPv6Network)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,8 @@ class Order:
         if order_by is None:
             return cls()
         texts = [order_by] if isinstance(order_by, str) else order_by
+        if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+            raise CannotMerge(f"order_by is text, or a list of texts, not {order_by!r}", hint="order_by='difficulty desc, id'")
         terms = tuple(term for text in texts for term in _terms(text, descending))
         names = [term.column for term in terms]
         if twice := next((name for name in names if names.count(name) > 1), None):
@@ -117,9 +125,28 @@ def place(columns: Sequence[str], name: str) -> int:
 def _part(value: Any, down: bool, null: int) -> tuple[Any, ...]:
     if value is None:
         return (null, None)
+    slot, value = standing(value)
+    return (_FIRST + _LAST - slot, _Down(value)) if down else (slot, value)
+
+
+def standing(value: Any) -> tuple[int, Any]:
+    """Where a value that is not NULL stands among those of its type: what they are compared by."""
     if value != value:  # NaN
-        return (_MIDDLE if down else _LATER, None)
-    return (_LATER, _Down(value)) if down else (_MIDDLE, value)
+        return _LATER, None
+    if isinstance(value, datetime) and value.tzinfo is None and value in (_FOREVER, _EVER):
+        return (_LATER if value == _FOREVER else _EARLIER), None
+    if isinstance(value, _ADDRESSES):
+        return _MIDDLE, _address(value)
+    return _MIDDLE, value
+
+
+def _address(value: Any) -> tuple[int, int, int, int]:
+    """By family, network, its length, and the address in it (src/backend/utils/adt/network.c, network_cmp_internal)."""
+    network = value if isinstance(value, (IPv4Network, IPv6Network)) else getattr(value, "network", value)
+    if isinstance(network, (IPv4Network, IPv6Network)):
+        first = int(network.network_address)
+        return value.version, first, network.prefixlen, first if network is value else int(value)
+    return value.version, int(value), value.max_prefixlen, int(value)
 
 
 class _Down:
@@ -139,9 +166,7 @@ class _Down:
     __hash__ = None  # type: ignore[assignment]  # only compared
 
 
-def _terms(said: object, descending: bool) -> Iterator[Term]:
-    if not isinstance(said, str):
-        raise CannotMerge(f"order_by is text, or a list of texts, not {type(said).__name__}")
+def _terms(said: str, descending: bool) -> Iterator[Term]:
     at = 0
     while at <= len(said):
         match = _TERM.match(said, at)

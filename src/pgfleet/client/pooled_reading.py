@@ -24,7 +24,7 @@ from pgfleet.client.pooled_borrowing import PooledBorrowing, no_session, waited_
 from pgfleet.client.pooler import PoolerPool
 from pgfleet.client.reading import TOO_LATE, Read, Reader, isolation_level, write_in_read
 from pgfleet.client.router import Mode, Router
-from pgfleet.client.trouble import BROKEN, read_again
+from pgfleet.client.trouble import BROKEN, Unsent, confused, read_again
 from pgfleet.errors import DeadlineExceeded, WriteLost
 from pgfleet.names import NodeName
 from pgfleet.routing.lineage import Lost, Untold, holds, needed
@@ -151,6 +151,8 @@ class PooledReader(Reader):
                 raise self._pooled.late(read.shard, f"a read block through {pool.whose}", deadline) from error
             except BaseException as error:
                 self._pooled.ended(pool, connection, error, borrowers=True)
+                if confused(error):
+                    raise Unsent(f"{pool.whose} closed the connection") from error
                 raise
             else:
                 pool.release(connection)

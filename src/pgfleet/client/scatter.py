@@ -2,7 +2,8 @@
 
 How a question is bounded: with an order or a limit, each shard is sent ``select * from (SQL) order by ... limit
 LIMIT + OFFSET``, so that none sends more rows than could be needed, and the planner sees through it to an index. What is
-combined is bounded by nothing but the number of groups: every shard sends all of its own.
+combined is bounded by nothing but the number of groups: every shard sends all of its own. Around both stands a condition on the
+types of what is compared (:mod:`pgfleet.client.comparing`).
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pgfleet.client.combine import Combination
+from pgfleet.client.comparing import condition, refusal
 from pgfleet.client.gather import Rows, merge
 from pgfleet.client.order import Order, OrderBy
 from pgfleet.errors import CannotMerge, ShardsSilent, Unreachable
 
 T = TypeVar("T")
+
+#: What LIMIT takes: a bigint.
+_MOST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +49,15 @@ class Question:
     ) -> Question:  # fmt: skip
         """:raises CannotMerge, CannotCombine: the arguments are wrong; nothing was sent."""
         order = Order.parse(order_by, descending=descending)
-        for name, number in (("limit", limit), ("offset", offset)):
-            if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
+        bounds = {"offset": offset, **({} if limit is None else {"limit": limit})}
+        for name, number in bounds.items():
+            if not isinstance(number, int) or isinstance(number, bool) or number < 0:
                 raise CannotMerge(f"{name} is a whole number from 0, not {number!r}")
+        if sum(bounds.values()) > _MOST:
+            raise CannotMerge(f"{' and '.join(bounds)} come to {sum(bounds.values())} rows; PostgreSQL counts to {_MOST}")
         if combine is not None:
             combination = Combination.parse(combine, group_by)
-            return cls(sql, tuple(args), order, limit, offset, combination, None)
+            return cls(compared(sql, order, combination), tuple(args), order, limit, offset, combination, None)
         if group_by is not None:
             raise CannotMerge("group_by is for what is combined", hint="combine={'n': 'count'}")
         asked = None if limit is None else limit + offset
@@ -72,11 +80,30 @@ def bounded(sql: str, args: int, order: Order, rows: int | None) -> tuple[str, t
 
     The limit is an argument: pages are one statement, prepared once.
     """
-    inside = sql.rstrip("; \t\r\n")
-    text = f"select * from (\n{inside}\n) as of_one_shard"
-    if order:
-        text += f" order by {order}"
-    return (text, ()) if rows is None else (f"{text} limit ${args + 1}", (rows,))
+    text = f"select * from (\n{_inside(sql)}\n) as of_one_shard"
+    if not order:
+        return (text, ()) if rows is None else (f"{text} limit ${args + 1}", (rows,))
+    # What is cut off is cut off by the shard's order, which has to be ours; what comes whole is sorted again, or found out.
+    text += f" order by {order} " + ("offset 0" if rows is None else f"limit ${args + 1}")
+    compares = condition((term.column, rows is not None and not term.collate_c) for term in order.terms)
+    return f"select * from ({text}) as in_order where {compares}", () if rows is None else (rows,)
+
+
+def compared(sql: str, order: Order, combination: Combination) -> str:
+    """``sql``, failing where what is combined cannot be compared as the shards have compared it, or cannot be ordered here."""
+    ordered = [(term.column, False) for term in order.terms if not combination.combines(term.column)]
+    least = [(column, True) for column, how in combination.folds.items() if how in ("min", "max")]
+    conditions = [text for text in (condition(ordered), condition(least, combine=True)) if text]
+    if not conditions:
+        return sql
+    # OFFSET keeps the conditions from being asked of every row that is aggregated.
+    text = f"select * from (\n{_inside(sql)}\n) as of_one_shard offset 0"
+    return f"select * from ({text}) as in_order where {' and '.join(conditions)}"
+
+
+def _inside(sql: str) -> str:
+    """``sql`` as it can stand in parentheses."""
+    return sql.rstrip("; \t\r\n")
 
 
 async def ask_all(
@@ -87,6 +114,7 @@ async def ask_all(
     :param what: of what the shards are, for messages: the table.
     :param partial: shards that did not answer are told instead of raising.
     :raises ShardsSilent: some did not answer.
+    :raises CannotMerge, CannotCombine: a shard has the answers' columns in an order that is not known here.
     :raises Exception: what one shard refused; the others' answers are not waited for.
     """
     tasks = {shard: asyncio.ensure_future(ask(shard)) for shard in shards}
@@ -95,16 +123,23 @@ async def ask_all(
             await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
             for shard, task in tasks.items():
                 if task.done() and (error := task.exception()) is not None and not isinstance(error, Unreachable):
+                    if (refused := refusal(error, shard)) is not None:
+                        raise refused from error
                     error.add_note(f"said by shard {shard}")
                     raise error
     finally:
         for task in tasks.values():
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
-    missing = {shard: error.message for shard, task in tasks.items() if isinstance(error := task.exception(), Unreachable)}
+    missing = {shard: reason(error) for shard, task in tasks.items() if isinstance(error := task.exception(), Unreachable)}
     if missing and not partial:
         raise silent(missing, len(shards), what)
     return {shard: task.result() for shard, task in tasks.items() if shard not in missing}, missing
+
+
+def reason(error: Unreachable) -> str:
+    """Why there was no answer, and what was waited for."""
+    return f"{error.message} ({'; '.join(error.seen)})" if error.seen else error.message
 
 
 def silent(missing: Mapping[str, str], shards: int, what: str) -> ShardsSilent:

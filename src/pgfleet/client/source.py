@@ -12,7 +12,9 @@ from typing import Any
 
 import asyncpg
 
+from pgfleet.client.comparing import refusal
 from pgfleet.client.order import Order
+from pgfleet.client.scatter import reason
 from pgfleet.client.trouble import BROKEN, lost, read_again
 from pgfleet.errors import Unreachable
 
@@ -47,6 +49,7 @@ class Source:
 
         :raises Silent: the shard did not answer, or its connection is gone.
         :raises asyncpg.PostgresError: the server refused the statement.
+        :raises CannotMerge: its columns have an order that is not known here.
         """
         rows = await self._ready.get()
         if isinstance(rows, BaseException):
@@ -67,10 +70,12 @@ class Source:
             async with self._borrow(self.shard) as connection:
                 await self._cursor(connection)
         except Unreachable as error:
-            await self._tell(Silent(error.message))
+            await self._tell(Silent(reason(error)))
         except (asyncpg.PostgresError, *BROKEN) as error:
             if isinstance(error, TimeoutError) or (lost(error) and read_again(error)):
                 await self._tell(Silent(str(error) or type(error).__name__))
+            elif (refused := refusal(error, self.shard)) is not None:
+                await self._tell(refused)
             else:
                 error.add_note(f"said by shard {self.shard}")
                 await self._tell(error)

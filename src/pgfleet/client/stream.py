@@ -14,6 +14,8 @@ from pgfleet.client.scatter import Question, silent
 from pgfleet.client.source import BATCHES, Borrow, Silent, Source
 from pgfleet.errors import CannotCombine, CannotMerge
 
+#: Rows that a cursor can be asked for at once (PostgreSQL docs, 55.7, Execute).
+MOST_AT_ONCE = 2**31 - 1
 #: Rows of one shard in memory at most, where the caller says nothing.
 PREFETCH = 3000
 
@@ -36,8 +38,10 @@ async def stream(
     """
     if question.combination is not None:
         raise CannotCombine("what is combined cannot be streamed: its first row depends on the last", hint="fleet.everywhere")
-    if prefetch < BATCHES:
-        raise CannotMerge(f"prefetch is {BATCHES} rows at least, not {prefetch}")
+    if not isinstance(prefetch, int) or isinstance(prefetch, bool) or prefetch < BATCHES:
+        raise CannotMerge(f"prefetch is a whole number, {BATCHES} rows at least, not {prefetch!r}")
+    if prefetch // BATCHES > MOST_AT_ONCE:
+        raise CannotMerge(f"prefetch is {BATCHES * MOST_AT_ONCE} rows at most, not {prefetch}")
     sources = [
         Source(shard, borrow, question.sql, question.args, question.order, prefetch // BATCHES) for shard in shards
     ]  # fmt: skip

@@ -15,6 +15,8 @@ from fractions import Fraction
 from functools import reduce
 from typing import Any
 
+from pgfleet.client.order import standing
+
 #: Every digit that a numeric can have: 131,072 before the point and 16,383 after it (PostgreSQL docs, 8.1.2), and room.
 _EXACT = Context(prec=160_000, Emax=MAX_EMAX, Emin=MIN_EMIN, rounding=ROUND_HALF_UP, traps=[])
 #: Enough digits to see where a quotient begins.
@@ -51,16 +53,13 @@ def counted(values: Sequence[Any]) -> Any:
 
 
 def least(values: Sequence[Any]) -> Any:
-    """The smallest; NaN is greater than every number. :raises TypeError: no common order."""
-    there = [value for value in values if value is not None]
-    numbers = [value for value in there if not _nan(value)]
-    return min(numbers) if numbers else (there[0] if there else None)
+    """The smallest; NaN is greater than every number, and infinity than every instant. :raises TypeError: no common order."""
+    return min((value for value in values if value is not None), key=standing, default=None)
 
 
 def greatest(values: Sequence[Any]) -> Any:
-    """The greatest; NaN is greater than every number. :raises TypeError: no common order."""
-    there = [value for value in values if value is not None]
-    return next((value for value in there if _nan(value)), None) or (max(there) if there else None)
+    """The greatest; likewise. :raises TypeError: no common order."""
+    return max((value for value in values if value is not None), key=standing, default=None)
 
 
 def averaged(means: Sequence[Any], counts: Sequence[Any]) -> Any:
@@ -127,10 +126,6 @@ def _whole(count: Any) -> int:
     if isinstance(count, bool) or not isinstance(count, (int, Decimal)) or count != (whole := int(count)):
         raise TypeError(f"a count is a whole number, not {type(count).__name__} {count}")
     return whole
-
-
-def _nan(value: Any) -> bool:
-    return isinstance(value, (float, Decimal)) and value != value
 
 
 def _shown(value: Any) -> str:
