@@ -68,7 +68,7 @@ def test_json_is_one_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_warnings_alone_are_ok(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "fleet.yaml"
-    file.write_text(WRONG.replace(", snyc: 1", "") + "postgres: 17\n")
+    file.write_text(WRONG.replace("us: 2}, snyc: 1", "us: 3}") + "postgres: 17\n")
     assert main(["check", str(file)]) == 0
     out = capsys.readouterr().out
     assert "warning[PGF-S036]" in out
@@ -86,7 +86,7 @@ def test_a_long_line_is_cut_around_the_place(tmp_path: Path, capsys: pytest.Capt
     file = tmp_path / "fleet.yaml"
     listed = ", ".join(f"subject-{number}" for number in range(100))
     tables = f"tables: {{t: {{key: k, place: {{main: [{listed}, subject-7]}}}}}}\n"
-    file.write_text(WRONG.replace(", snyc: 1", "") + tables)
+    file.write_text(WRONG.replace("us: 2}, snyc: 1", "us: 3}") + tables)
     assert main(["check", str(file)]) == 2
     lines = capsys.readouterr().out.split("\n")
     source, mark = lines[2], lines[3]

@@ -108,9 +108,9 @@ def test_many_mistakes_in_one_line_take_no_time_each(tmp_path: Path) -> None:
 
 def test_what_marks_text_as_utf_8_is_no_part_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "fleet.yaml"
-    file.write_bytes(b"\xef\xbb\xbffleet: f\r\nregions: {here: {}}\r\nshards: {main: {}}\r\n")
+    file.write_bytes(b"\xef\xbb\xbffleet: f\r\nregions: {here: {}}\r\nshards: {main: {voters: {here: 3}}}\r\n")
     assert main(["check", str(file)]) == 0
-    assert capsys.readouterr().out.startswith("f: 1 shard, 2 nodes, 1 region; etcd in here (3 members)\n")
+    assert capsys.readouterr().out.startswith("f: 1 shard, 3 nodes, 1 region; etcd in here (3 members)\n")
 
 
 def test_a_folder_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

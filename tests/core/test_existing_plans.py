@@ -17,6 +17,7 @@ from pgfleet.names import NodeName
 from pgfleet.plan.make import known, make_plan
 from pgfleet.plan.wanted import Wanted
 from pgfleet.providers.existing.provider import ExistingProvider
+from pgfleet.routing.placement import Placement
 from pgfleet.runtime.login import login_of
 from pgfleet.spec.load import load_positioned
 
@@ -107,6 +108,29 @@ def test_another_map_has_the_next_epoch(place: Path) -> None:
     changed = provider(place).wanted(seen)
     assert json.loads(changed.placement)["epoch"] == json.loads(wanted.placement)["epoch"] + 1
     assert provider(place).wanted(as_wanted(changed)).placement == changed.placement
+
+
+GROWING = FILE.replace("shards: {main: {", "shards: {more: {primary: env:MORE}, main: {")
+BY_STEM = "tables: {questions: {key: subject, elsewhere: {hash: 8, over: [main]}, lookups: {stem: [stem]}}}\n"
+BY_MORE = BY_STEM.replace("elsewhere", "place: {more: [PMP]}, elsewhere")
+
+
+def test_a_shard_that_is_added_leaves_lookups_where_they_are(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unsaid, a lookup's shards are those of the map in force, and a plan says no more than that keys are placed otherwise."""
+    monkeypatch.setenv("MORE", "postgresql://alice:one@db-9/shop?sslmode=require")
+    tables = "tables: {questions: {key: subject}}\n"
+    (place / "fleet.yaml").write_text(FILE.replace(tables, BY_STEM))
+    wanted = provider(place).wanted(FleetSeen())
+    seen = as_wanted(wanted)
+    (place / "fleet.yaml").write_text(GROWING.replace(tables, BY_STEM))
+    grown = provider(place).wanted(seen)
+    assert grown.placement == wanted.placement, "a shard that holds nothing yet changes no map"
+    (place / "fleet.yaml").write_text(GROWING.replace(tables, BY_MORE))
+    placed = Placement.from_json(provider(place).wanted(seen).placement)
+    assert placed.epoch == 2
+    assert placed.lookups["questions", "stem"].over == ("main",)
+    anew = Placement.from_json(provider(place).wanted(FleetSeen()).placement)
+    assert anew.lookups["questions", "stem"].over == ("more", "main")
 
 
 @pytest.mark.parametrize(

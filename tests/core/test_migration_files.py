@@ -37,6 +37,35 @@ def test_the_header_ends_where_sql_begins() -> None:
     assert migration.tables == ()
 
 
+def test_the_header_may_stand_among_other_comments() -> None:
+    [migration] = read(
+        _0001_a="/* Licence: /* such */\n-- tables: questions\n*/ -- tables: users\r\n\n-- A remark: of users\nselect 1"
+    )
+    assert migration.tables == ("users",)
+    [migration] = read(_0001_a="/* never ends\n-- tables: questions\n")
+    assert migration.tables == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("-- table: users", "-- tables: users"),
+        ("-- Tables: users", "-- tables: users"),
+        ("--tables = users", "-- tables: users"),
+        ("--- tables: users", "-- tables: users"),
+        ("-- PGFLEET: no-transaction", "-- pgfleet: no-transaction"),
+        ("-- pg_fleet:", "-- pgfleet:"),
+    ],
+)
+def test_what_is_almost_a_header_is_no_remark(line: str, hint: str) -> None:
+    with pytest.raises(MigrationFilesWrong) as caught:
+        read(_0001_a=f"/* */\n  {line}\nselect 1")
+    [found] = caught.value.diagnostics
+    assert (found.code, found.position.line, found.position.column, found.hint) == ("PGF-M112", 2, 3, hint)
+    [migration] = read(_0001_a=f"select 1;\n{line}")
+    assert migration.tables == (), "only at the head"
+
+
 def test_everything_that_is_wrong_is_told_at_once() -> None:
     assert codes(
         _0001_a="-- tables: question, users\n--pgfleet: no-transactions\n",

@@ -273,6 +273,18 @@ WARNINGS = [
         "sync: 2",
     ),
     (
+        shards("{home: us, voters: {us: 2}}", ""),
+        codes.LEFT_ALONE,
+        "6: {us: 2}}",
+        "voters: {us: 3}   or promises: {crash: {rto: 5 s, rpo: 0}}",
+    ),
+    (
+        shards("{home: us, voters: {us: 1, eu: 2}, sync: 2}", "promises: {crash: {rto: 3900 ms, rpo: 0}}\n"),
+        codes.LEFT_ALONE,
+        "6: {us: 1, eu: 2},",
+        "sync: 1   or promises: {crash: {rto: 5 s, rpo: 0}}",
+    ),
+    (
         BASE.replace("eu: 1, ap: 1", "eu: 20, ap: 12"),
         codes.MANY_NODES,
         "5: shards:",
@@ -290,6 +302,13 @@ def test_an_error_and_nothing_else(text: str, code: str, where: str, hint: str) 
 @pytest.mark.parametrize(("text", "code", "where", "hint"), WARNINGS)
 def test_a_warning_and_no_error(text: str, code: str, where: str, hint: str) -> None:
     assert found(text) == [(code, "warning", where, hint)]
+
+
+@pytest.mark.parametrize(
+    "shape", ["voters: {us: 2}, promises: {crash: {rto: 4 s}}", "voters: {us: 2}, promises: {crash: none}", "voters: {us: 3}"]
+)
+def test_where_somebody_is_left_to_confirm_or_nothing_else_is_promised(shape: str) -> None:
+    assert found(shards(f"{{home: us, {shape}}}", "")) == []
 
 
 def test_shards_of_one_group_are_told_once() -> None:

@@ -134,5 +134,5 @@ def test_no_message_repeats_a_password() -> None:
 
 def test_every_provider_of_the_table_can_be_written() -> None:
     for provider in PROVIDERS:
-        shard = "{voters: {us: 2}}" if PROVIDERS[provider].provisions else "{primary: env:A}"
+        shard = "{voters: {us: 3}}" if PROVIDERS[provider].provisions else "{primary: env:A}"
         assert found(f"fleet: f\nregions: {{us: {{provider: {provider}}}}}\nshards: {{a: {shard}}}\n") == []

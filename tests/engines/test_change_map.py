@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import time
@@ -145,6 +146,35 @@ async def test_stopped_and_then_changed_otherwise(shards: Shards) -> None:
         epoch += 3
         await put(shards, replace(ONE, epoch=epoch))
         assert await owners(shards) == wanted_owners(ONE)
+
+
+async def test_stopped_while_rows_come_to_be_placed_by_another_column(shards: Shards) -> None:
+    """No row is taken by two shards, as their guards judge it: they may ask for either column, but then none owns any."""
+    epoch, by_note = 1, {"q": replace(TWO.tables["q"], key="note")}
+    for at in itertools.count(4, 21):
+        stopped = await change(shards, replace(TWO, epoch=epoch + 1, tables=by_note), at, after=True)
+        assert len(await takers(shards)) <= 1, at
+        await put(shards, replace(TWO, epoch=epoch + 1, tables=by_note))
+        assert await takers(shards) == ["b"], "by its note"
+        epoch += 2
+        await put(shards, replace(ONE, epoch=epoch))
+        assert await takers(shards) == ["a"], "by its subject"
+        if stopped is None:
+            break
+
+
+async def takers(shards: Shards) -> list[str]:
+    """The shards that take a row that both maps place, elsewhere."""
+    found = []
+    for name in shards.servers:
+        async with session(shards, name) as client:
+            transaction = client.transaction()
+            await transaction.start()
+            with contextlib.suppress(asyncpg.PostgresError):
+                await client.execute("insert into q (subject, id, note) values ('k0', 1, 'k0')")
+                found.append(name)
+            await transaction.rollback()
+    return found
 
 
 async def test_a_change_under_way_is_told_and_writers_know_it(shards: Shards) -> None:

@@ -290,9 +290,18 @@ async def test_rows_that_do_not_have_the_other_column(shards: Shards) -> None:
     await shards.fetch("a", "insert into users (region, n) values ('us', 1)")
     error = await refused(shards, BY_REGION, BY_HOME, PlacementLosesRows)
     assert error.seen == ("users: rows on a have no home",)
+
+
+@pytest.mark.parametrize(
+    ("column", "why"), [("none", "has no column none"), ("born", "is of type date, which cannot place rows")]
+)
+async def test_a_column_that_cannot_place_rows_is_said_before_anything_is_changed(shards: Shards, column: str, why: str) -> None:
+    """Also of a table that is empty: its guards could not be made, and its rows would have no owner until they are."""
+    await put(shards, BY_REGION)
+    await shards.fetch("a", "alter table users add column born date")
     with pytest.raises(PlacementLosesRows) as caught:
-        await look_before(shards, BY_REGION, placed("users", TablePlacement("none", LISTED, {}, None), 3))
-    assert caught.value.seen == ("users: it has rows on a, and no column none",)
+        await look_before(shards, BY_REGION, placed("users", TablePlacement(column, LISTED, {}, None), 2))
+    assert why in caught.value.seen[0]
 
 
 async def test_by_another_column_where_every_row_stays(shards: Shards) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import pytest
 from tests.engines.scratch import Shards, running
 
+from pgfleet.control.apply_file import Stopped, apply_file
+from pgfleet.control.connect import connect
 from pgfleet.control.journal import Journal
 from pgfleet.control.migrate import LOCK, ShardMigrated, check, migrate
 from pgfleet.control.pace import Pace
@@ -89,6 +91,34 @@ async def test_the_application_may_use_what_the_files_made(shards: Shards) -> No
     await run(shards, {"0001_a.sql": "create table a (n integer generated always as identity, t text)"})
     await shards.fetch("stem", "insert into a (t) values ('x')", role="pgfleet_app")
     assert await shards.fetch("stem", "update a set t = 'y' returning n", role="pgfleet_app") == [(1,)]
+
+
+async def test_two_that_apply_one_file_at_once_apply_it_once(shards: Shards) -> None:
+    """The record's key stands behind the advisory lock, and is believed; also of a file without a transaction that has ended."""
+    folder = A | {
+        "0002_i.sql": "insert into a values (1); select pg_sleep(0.5)",
+        "0003_u.sql": "-- pgfleet: no-transaction\nupdate a set n = n + 1",
+    }
+    await run(shards, A)
+    found = read_migrations("schema", {name: text.encode() for name, text in folder.items()}, SHARDS_OF)
+    with Journal(shards.folder / "journal.db") as journal:
+
+        async def apply(number: int, by: str) -> None:
+            connected = await connect(shards.book, "stem", "pgfleet_owner", settings={})
+            try:
+                await apply_file(connected.connection, found[number - 1], by, QUICK, journal, "stem")
+            finally:
+                connected.connection.terminate()
+
+        await asyncio.gather(apply(2, "one"), apply(2, "two"))
+        await apply(3, "one")
+        await apply(3, "two")
+        assert await shards.fetch("stem", "select n from a") == [(2,)]
+        other = read_migrations("schema", {n: (t + ";").encode() for n, t in folder.items()}, SHARDS_OF)
+        found = other
+        with pytest.raises(Stopped, match="another file"):
+            await apply(2, "two")
+    assert await shards.fetch("stem", "select number, applied_by from pgfleet.migrations where number = 3") == [(3, "one")]
 
 
 async def test_looking_changes_nothing(shards: Shards) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -11,6 +13,7 @@ from tests.engines.owning import prepare, put, session
 from tests.engines.scratch import Shards, running
 from tests.engines.test_migrate import run
 
+from pgfleet.providers.ownership import Patience
 from pgfleet.routing.placement import Placement, TablePlacement
 
 pytestmark = pytest.mark.engines
@@ -99,3 +102,51 @@ async def test_a_key_column_changes_its_type_where_the_guards_are_dropped_first(
     assert (await run(shards, files | {"0002_t.sql": changed.format(dropped)}))["stem"].failure is None
     assert await state_of(shards, "stem", "insert into questions values ('us', 1)") == "PF002"
     assert await shards.fetch("stem", "select pgfleet.unguarded()") == []
+
+
+async def test_a_file_without_a_transaction_leaves_no_table_unguarded_where_it_stops(shards: Shards) -> None:
+    text = (
+        "-- tables: questions\n-- pgfleet: no-transaction\n"
+        "create table if not exists questions (subject text, id bigint);\n"
+        "create unique index concurrently if not exists by_nothing on questions (no_such_column)"
+    )
+    assert (await run(shards, {"0001_q.sql": text}))["stem"].failure is not None
+    assert await shards.fetch("stem", "select pgfleet.unguarded()") == []
+    assert await state_of(shards, "stem", "insert into questions values ('us', 1)") == "PF002"
+
+
+async def test_in_a_file_without_a_transaction_the_role_stays(shards: Shards) -> None:
+    shards.servers["stem"].psql("drop role if exists team; create role team; grant team to pgfleet_owner", "app")
+    text = (
+        "-- pgfleet: no-transaction\n-- tables: questions\nset role team;\n"
+        "create temporary table if not exists first (n integer);\n"
+        "create temporary table if not exists second as select current_user::text as who;\n"
+        "do $$ begin assert (select who from second) = 'team'; end $$"
+    )
+    shards.servers["stem"].psql("grant temporary on database app to team", "app")
+    try:
+        assert (await run(shards, {"0001_q.sql": text}))["stem"].failure is None
+    finally:
+        shards.servers["stem"].psql("drop owned by team; drop role team", "app")
+
+
+async def test_a_map_and_a_file_that_come_at_once_leave_nothing_unguarded(shards: Shards) -> None:
+    """The file's transaction has looked which tables are placed, and has not ended, when its table is placed."""
+    placed = replace(PLACED, epoch=2, tables={**PLACED.tables, "late": TablePlacement("k", {"x": "stem"}, {}, None)})
+    async with session(shards, "stem", "pgfleet_owner") as owner:
+        await owner.execute("begin; create table late (k text); select pgfleet.attach_guards()")
+        changing = asyncio.create_task(put(shards, placed, Patience(lock=0.2, pause=0.1, whole=10.0)))
+        await asyncio.sleep(0.7)
+        assert not changing.done()
+        await owner.execute("commit")
+        await changing
+    assert await shards.fetch("stem", "select pgfleet.unguarded()") == []
+    assert await state_of(shards, "stem", "insert into late values ('y')") == "PF002"
+
+
+async def test_a_file_that_makes_what_cannot_be_guarded_fails(shards: Shards) -> None:
+    text = "-- tables: questions\ncreate table questions (subject date, id bigint)"
+    failure = (await run(shards, {"0001_q.sql": text}))["stem"].failure
+    assert failure is not None
+    assert "cannot place its rows" in failure.message
+    assert await shards.fetch("stem", "select to_regclass('questions')") == [(None,)]

@@ -14,7 +14,7 @@ import asyncpg
 from pgfleet.control.journal import Journal
 from pgfleet.control.pace import Pace
 from pgfleet.errors import CommitUnanswered
-from pgfleet.plan.migrations import Migration
+from pgfleet.plan.migrations import Migration, needs_no_transaction
 from pgfleet.plan.statements import Statement, place
 from pgfleet.runtime.commit import commit
 from pgfleet.runtime.sql import Connection
@@ -35,6 +35,8 @@ _BEGUN = """
     insert into pgfleet.migrations (number, name, sha256, applied_by) values ($1, $2, $3, $4)
     on conflict (number) do update
     set name = excluded.name, sha256 = excluded.sha256, applied_by = excluded.applied_by, started_at = clock_timestamp()
+    where migrations.applied_at is null
+    returning true
 """
 _ENDED = """
     update pgfleet.migrations set applied_at = clock_timestamp(), took = extract(epoch from clock_timestamp() -
@@ -125,8 +127,10 @@ async def apply_file(connection: Connection, migration: Migration, by: str, pace
 
 async def _in_transaction(connection: Connection, migration: Migration, by: str, pace: Pace) -> None:
     await connection.execute("begin")
-    # The record first: its primary key makes a second applier wait here, should the advisory lock ever have failed.
-    await _record(connection, migration, by)
+    # The record first: its primary key makes a second applier wait here, should the advisory lock ever have failed, and then see
+    # that there is nothing left to do.
+    if not await _begun(connection, migration, by):
+        return
     for statement in migration.statements:
         await _execute(connection, migration, statement, pace)
     await connection.execute("reset role; set local statement_timeout = 0")
@@ -137,7 +141,8 @@ async def _in_transaction(connection: Connection, migration: Migration, by: str,
 
 async def _without_transaction(connection: Connection, migration: Migration, by: str, pace: Pace) -> None:
     await connection.execute("begin; set local statement_timeout = 0")
-    await _record(connection, migration, by)
+    if not await _begun(connection, migration, by):
+        return
     await commit(connection, pace.commit_seconds)
     for statement in migration.statements:
         if "concurrently" in statement.tokens:
@@ -145,16 +150,35 @@ async def _without_transaction(connection: Connection, migration: Migration, by:
             # It waits for transactions that are older than it, and nobody waits behind it: its limit is the
             # statement's.
             await connection.execute("set lock_timeout = 0")
+        # A table and its guards in one transaction, so that nobody sees it without; what cannot be in one is guarded next.
+        together = "table" in statement.tokens[:4] and not needs_no_transaction(statement)
+        if together:
+            await connection.execute("begin")
         await _execute(connection, migration, statement, pace)
-        await connection.execute("reset lock_timeout")
+        await connection.execute("reset lock_timeout" if together else "reset lock_timeout; begin")
+        # The file's role stays for its next statement.
+        await connection.execute("set local role none; set local statement_timeout = 0")
+        await connection.execute(_GUARDED)
+        await commit(connection, pace.commit_seconds)
     await connection.execute("reset role; begin; set local statement_timeout = 0")
     await connection.execute(_GUARDED)
     await connection.execute(_ENDED, migration.number)
     await commit(connection, pace.commit_seconds)
 
 
-async def _record(connection: Connection, migration: Migration, by: str) -> None:
-    await connection.execute(_BEGUN, migration.number, migration.file, migration.sha256, by)
+async def _begun(connection: Connection, migration: Migration, by: str) -> bool:
+    """Record that it begins. False: somebody else has applied it meanwhile.
+
+    :raises Stopped: what was applied under its number is another file.
+    """
+    if await connection.fetchval(_BEGUN, migration.number, migration.file, migration.sha256, by):
+        return True
+    query = "select name from pgfleet.migrations where number = $1 and sha256 <> $2"
+    if (other := await connection.fetchval(query, migration.number, migration.sha256)) is not None:
+        raise Stopped(
+            f"somebody else has applied {other} under this number, which is another file", place=migration.path, lost=False
+        )
+    return False
 
 
 async def _execute(connection: Connection, migration: Migration, statement: Statement, pace: Pace) -> None:

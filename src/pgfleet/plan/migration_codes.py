@@ -80,5 +80,12 @@ CODES: dict[str, Code] = {
             "Its bytes are no text in UTF-8.",
             "Save it as UTF-8.",
         ),
+        Code(
+            "PGF-M112",
+            "A line at the head that is almost understood",
+            "The words are `-- tables:` and `-- pgfleet:`, written so. `-- table:` or `-- Tables:` would be a remark like any "
+            "other, and the file for every shard.",
+            "Write it as the hint says; a remark, write with other words before its colon.",
+        ),
     )
 }

@@ -5,7 +5,8 @@ A file says in the comments at its head which tables' shards it is for, and whet
     -- tables: questions, users
     -- pgfleet: no-transaction
 
-Without the first it is for every shard; without the second it is one transaction, record included.
+Without the first it is for every shard; without the second it is one transaction, record included. A line that is almost one of
+them is refused: it would mean something else than it says.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from itertools import pairwise
 
 from pgfleet.diagnostics import Diagnostic, Position
 from pgfleet.errors import MigrationFilesWrong
-from pgfleet.plan.statements import Statement, place, split
+from pgfleet.plan.statements import Statement, head, place, split
 
 _FILE = re.compile(r"(\d{4})_([a-z0-9]+(?:_[a-z0-9]+)*)\.sql")
 _HEADER = re.compile(r"--\s*(tables|pgfleet)\s*:\s*(.*?)\s*")
+
+#: What somebody may have meant by one of these.
+_NEAR = re.compile(r"--+\s*(tables?|shards?|pg[-_ ]?fleet)\s*[:=]", re.IGNORECASE)
 
 _OWN_TRANSACTION = ("begin", "start", "commit", "end", "rollback", "abort")
 
@@ -138,13 +142,17 @@ def due(
 def _header(path: str, text: str, declared: Collection[str], found: list[Diagnostic]) -> tuple[tuple[str, ...], bool]:
     names: list[str] = []
     transaction = True
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip() and not line.lstrip().startswith("--"):
-            break
-        match = _HEADER.fullmatch(line.strip())
+    for offset, comment in head(text):
+        match = _HEADER.fullmatch(comment.rstrip())
         if match is None:
+            if (near := _NEAR.match(comment)) is not None:
+                # Taken for a remark, it would be for every shard, or in a transaction.
+                word = "pgfleet" if near[1].lower().startswith("pg") else "tables"
+                rest = comment[near.end() :].strip()
+                message = f"`{near[0].strip()}` is not understood; the words are `-- tables:` and `-- pgfleet:`"
+                found.append(Diagnostic("PGF-M112", Position(path, *place(text, offset)), message, f"-- {word}: {rest}".rstrip()))
             continue
-        position = Position(path, number, line.index(match[2]) + 1 if match[2] else len(line))
+        position = Position(path, *place(text, offset + (match.start(2) if match[2] else len(comment.rstrip()) - 1)))
         if match[1] == "pgfleet":
             transaction = match[2] != "no-transaction"
             if transaction:

@@ -100,16 +100,15 @@ def after(turn: Turn) -> Held:
     return Held(turn.maps, turn.since, turn.functions)
 
 
-def rekeyed(held: Held | None, placement: Placement) -> bool:
-    """Whether ``placement`` places rows of some table by another column than a map in force. Until every shard has let go of
-    them, none owns any (render/ownership.py)."""
+def rekeyed(held: Held | None, placement: Placement) -> frozenset[str]:
+    """Tables whose rows ``placement`` places by another column than a map in force. Until every shard has let go of them, none
+    owns any (render/ownership.py)."""
     maps = held.maps if held is not None else ()
-    tables = (*placement.tables, *placement.follows)
-    return any(
-        each.key_column(table) != placement.key_column(table)
+    return frozenset(
+        table
         for each in maps
-        for table in tables
-        if table in each.tables or table in each.follows
+        for table in (*placement.tables, *placement.follows)
+        if (table in each.tables or table in each.follows) and each.key_column(table) != placement.key_column(table)
     )
 
 

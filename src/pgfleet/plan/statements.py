@@ -9,6 +9,7 @@ what is wrong with it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _TOKEN = re.compile(
@@ -85,6 +86,17 @@ def split(text: str) -> tuple[Statement, ...]:
     if tokens:
         statements.append(Statement(text[start:end], start, tuple(tokens[:KEPT_TOKENS])))
     return tuple(statements)
+
+
+def head(text: str) -> Iterator[tuple[int, str]]:
+    """The ``--`` comments before the first statement, each with its offset; what stands in block comments is none."""
+    at = 0
+    while (match := _TOKEN.match(text, at)) is not None and match.lastgroup in ("comment", "space", "block"):
+        at = match.end()
+        if match.lastgroup == "comment":
+            yield match.start(), match[0]
+        elif match.lastgroup == "block":
+            at = _end_of_comment(text, at)
 
 
 def place(text: str, offset: int) -> tuple[int, int]:

@@ -58,12 +58,14 @@ _READ = 'select distinct {key}::text collate "C" as key from {table} where {key}
 @dataclass(frozen=True, slots=True)
 class KeyColumn:
     """:param type: of its values, below any domain.
+    :param one_text: whether equal values have one text, the same in every session (as pgfleet.places() says).
     :param jumps: whether the distinct values can be found by an index.
     """
 
     table: str
     column: str
     type: str
+    one_text: bool
     jumps: bool
 
     @property
@@ -93,8 +95,8 @@ async def key_column(connection: asyncpg.Connection[asyncpg.Record], table: str,
     row = await connection.fetchrow(_COLUMN, f"public.{quote_identifier(table)}", column)
     if row is None:
         return None
-    one_text = row["labels"] or row["type"] in (*_TEXTS, "character", "uuid", *_WHOLE)
-    return KeyColumn(table, column, row["type"], row["exact"] and row["indexed"] and one_text)
+    one_text = bool(row["labels"]) or row["type"] in (*_TEXTS, "character", "uuid", *_WHOLE)
+    return KeyColumn(table, column, row["type"], one_text, row["exact"] and row["indexed"] and one_text)
 
 
 async def keys_among(connection: asyncpg.Connection[asyncpg.Record], key: KeyColumn, wanted: Collection[str]) -> list[str]:

@@ -120,9 +120,10 @@ async def _misplaced(
         # Rows that row-level security hides are rows: where it does, this is an error. A transaction, or a savepoint of one.
         async with connection.transaction():
             await connection.execute("set local row_security = off")
-            if (key := await key_column(connection, table, name)) is None:
-                some = await connection.fetchval(f"select exists (select from public.{quote_identifier(table)})")
-                return [f"{table}: it has rows on {shard}, and no column {name}"] if some else []
+            key = await key_column(connection, table, name)
+            if key is None:
+                # A column that rows are placed by comes before the map that places them by it.
+                return [f"{table}: on {shard} it has no column {name}"]
             return await _of_key(connection, key, shard, old, new)
     except asyncpg.InsufficientPrivilegeError as error:
         raise RowsUnseen(
@@ -137,6 +138,8 @@ async def _of_key(
     table = key.table
     by_another = any(each.key_column(table) != key.column for each in old)
     lines: list[str] = []
+    if by_another and not key.one_text:
+        return [f"{table}: its column {key.column} on {shard} is of type {key.type}, which cannot place rows"]
     if by_another and await connection.fetchval(f"select exists (select from {key.relation} where {key.quoted} is null)"):
         lines.append(f"{table}: rows on {shard} have no {key.column}")
     named = {name for each in (*old, new) for name in _named(each, table) if _moved(table, name, shard, old, new, by_another)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -93,9 +93,9 @@ async def _change(
     released = [turn for name in names if (turn := release(held[name], placement, name)) is not None]
     await _all(_take(reach, turn, held[turn.shard], vacated, patience) for turn in released)
     held |= {turn.shard: after(turn) for turn in released}
-    if any(rekeyed(each, placement) for each in held.values()):
-        # Guards that ask about another column than rows are placed by are worse than none: before anything is owned by it.
-        await attach_guards(reach, names, patience)
+    # Guards that ask about another column than rows are placed by are worse than none: before anything is owned by it.
+    if others := frozenset[str]().union(*(rekeyed(each, placement) for each in held.values())):
+        await _all(_attach_on(reach, name, patience, others) for name in names)
     settled = [turn for name in names if (turn := settle(held[name], placement, name)) is not None]
     await _all(_take(reach, turn, held[turn.shard], None, patience) for turn in settled)
     await attach_guards(reach, names, patience)
@@ -224,15 +224,16 @@ async def _widen(reach: Reach, shard: str, held: Held | None, placement: Placeme
             await _attach(connection, shard, patience)
 
 
-async def _attach_on(reach: Reach, shard: str, patience: Patience) -> None:
+async def _attach_on(reach: Reach, shard: str, patience: Patience, only: Collection[str] | None = None) -> None:
     async with _told(reach, shard) as connection:
-        await _attach(connection, shard, patience)
+        await _attach(connection, shard, patience, only)
 
 
-async def _attach(connection: Connection, shard: str, patience: Patience) -> None:
-    """A transaction a table: no lock is held while another is waited for."""
+async def _attach(connection: Connection, shard: str, patience: Patience, only: Collection[str] | None = None) -> None:
+    """A transaction a table: no lock is held while another is waited for. ``only``: of these tables; None: of all."""
     until = time.monotonic() + patience.whole
-    for (table,) in await connection.fetch("select pgfleet.unguarded()"):
+    unguarded = [row[0] for row in await connection.fetch("select pgfleet.unguarded()")]
+    for table in unguarded if only is None else [each for each in unguarded if each in only]:
         while True:
             try:
                 async with asyncio.timeout(patience.whole + 2 * patience.statement), _Rollback(connection):

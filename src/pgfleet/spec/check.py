@@ -33,6 +33,7 @@ RULES: tuple[Rule, ...] = (
     shapes.postgres_is_tested,
     promises.recovery_is_possible,
     promises.somebody_can_take_over,
+    promises.somebody_is_left_to_confirm,
     promises.nothing_acknowledged_is_lost,
     promises.regions_can_be_lost,
     promises.availability_is_reachable,

@@ -82,7 +82,7 @@ class Promises(Part):
         return other.model_copy(update=said)
 
 
-#: What a file promises that says nothing: what the engines keep in the shape of two voters or more.
+#: What a file promises that says nothing: what the engines keep where a voter is left that a commit need not wait for.
 DEFAULTS = Promises.model_construct(
     crash=Loss.model_construct(rto=1.0, rpo=0.0), silent=Loss.model_construct(rto=25.0, rpo=0.0), region=NOTHING
 )

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pgfleet.spec import codes
 from pgfleet.spec.promises import Loss
 from pgfleet.spec.rules.finding import Finding, Subject
-from pgfleet.spec.rules.shapes import given
+from pgfleet.spec.rules.shapes import flow, given
 from pgfleet.spec.shape import ShardShape
 from pgfleet.units import format_duration
 
 #: Seconds. A death that is confirmed: fence, revoke, elect (measured 0.33 to 0.48).
 CRASH_FLOOR = 0.5
+#: Seconds. The same where nobody is left to confirm: until the node that died is back (measured 3.4 to 3.7).
+CRASH_ALONE = 4.0
 #: Seconds. Patroni's ttl (20 at least) runs out, then one loop and the election.
 SILENT_FLOOR = 22.0
 ETCD_REGIONS = 3
@@ -63,6 +65,30 @@ def somebody_can_take_over(subject: Subject) -> Iterator[Finding]:
 
 def _promised(loss: Loss | None) -> bool:
     return loss is not None and (loss.rto is not None or loss.rpo is not None)
+
+
+def somebody_is_left_to_confirm(subject: Subject) -> Iterator[Finding]:
+    for name, shape in given(subject):
+        promises = subject.fleet.promises_of(name)
+        replicas, crash = shape.quorum.replicas, promises.crash
+        if not shape.sync or shape.sync != replicas or crash is None or crash.rto is None:
+            continue
+        if not CRASH_FLOOR <= crash.rto < CRASH_ALONE:
+            continue  # kept all the same, or told already
+        others = f"all its {replicas} voting replicas" if replicas > 1 else "the only voting replica"
+        said = subject.said(name, "promises", "crash")
+        promise = ", unless the file says otherwise" if said == ("shards", name) else subject.line(said)
+        message = (
+            f"a commit of `{name}` waits for {others}: when its primary crashes, writes wait until that node is back, about "
+            f"{format_duration(CRASH_ALONE)}; promised for crash is {format_duration(crash.rto)}{promise}"
+        )
+        hint = f"sync: {shape.sync - 1}" if shape.sync > 1 else f"voters: {flow(_one_more(shape))}"
+        hint += f"   or promises: {{crash: {{rto: 5 s{', rpo: 0' if crash.rpo == 0 else ''}}}}}"
+        yield Finding(codes.LEFT_ALONE, subject.said(name, "voters"), message, hint, "warning", shard=name)
+
+
+def _one_more(shape: ShardShape) -> dict[str, int]:
+    return {**shape.voters, shape.home: shape.voters.get(shape.home, 0) + 1}
 
 
 def nothing_acknowledged_is_lost(subject: Subject) -> Iterator[Finding]:

@@ -43,7 +43,7 @@ def homes_have_voters(subject: Subject) -> Iterator[Finding]:
             message = f"`{name}` has no voter"
             yield Finding(codes.TOO_LITTLE, subject.said(name, "voters"), message, "voters: {home: 2}", shard=name)
         elif home not in shape.voters:
-            hint = f"voters: {_flow({home: 1} | shape.voters)}"
+            hint = f"voters: {flow({home: 1} | shape.voters)}"
             message = f"the home of `{name}`, {home}, has no voter, so its primary could not be there"
             yield Finding(codes.HOME, subject.said(name, "voters"), message, hint, shard=name)
 
@@ -59,7 +59,7 @@ def regions_are_counted_once(subject: Subject) -> Iterator[Finding]:
                 places = getattr(group, field) if group else None
             if places and home and HOME in places and home in places:
                 message = f"`home` of `{name}` is {home}, which is also there under its own name"
-                hint = f"{field}: {_flow(_merged(places, home))}"
+                hint = f"{field}: {flow(_merged(places, home))}"
                 yield Finding(codes.SAID_TWICE, subject.said(name, field), message, hint, shard=name)
 
 
@@ -93,7 +93,7 @@ def residency_is_kept(subject: Subject) -> Iterator[Finding]:
                 inside = {region: count for region, count in places.items() if region in residency}
                 message = f"a {noun} of `{name}` in {', '.join(outside)} breaks its residency ({allowed})"
                 # Said on the shard, because its group may serve shards without a residency.
-                hint = f"{name}: {{…, {field}: {_flow(_kept(inside, residency[0], noun))}}}"
+                hint = f"{name}: {{…, {field}: {flow(_kept(inside, residency[0], noun))}}}"
                 yield Finding(codes.RESIDENCY, ("shards", name, "residency"), message, hint, shard=name)
 
 
@@ -118,5 +118,6 @@ def postgres_is_tested(subject: Subject) -> Iterator[Finding]:
         yield Finding(codes.UNTESTED, ("postgres",), message, f"postgres: {TESTED_MAJOR}", "warning")
 
 
-def _flow(places: Mapping[str, int]) -> str:
+def flow(places: Mapping[str, int]) -> str:
+    """As the file says it, for hints."""
     return "{" + ", ".join(f"{region}: {count}" for region, count in places.items()) + "}"
