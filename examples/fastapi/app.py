@@ -18,17 +18,29 @@ from uuid import UUID
 
 import asyncpg
 from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 import pgfleet
 from pgfleet.adapters.asgi import TokenMiddleware
 
 
+def storable(text: str) -> str:
+    """:raises ValueError: PostgreSQL's ``text`` cannot hold it."""
+    if "\0" in text:
+        raise ValueError("there is a NUL character in it")
+    text.encode()  # JSON can name half of a surrogate pair, which is no character: UnicodeEncodeError is a ValueError
+    return text
+
+
+Text = Annotated[str, AfterValidator(storable)]
+
+
 class NewQuestion(BaseModel):
-    stem: Annotated[str, Field(min_length=1)]
-    choices: Annotated[list[str], Field(min_length=2, max_length=26)]
-    answer: Annotated[int, Field(ge=0)]
+    stem: Annotated[Text, Field(min_length=1)]
+    choices: Annotated[list[Text], Field(min_length=2, max_length=26)]
+    answer: Annotated[int, Field(ge=0, lt=26)]
     difficulty: Annotated[int, Field(ge=1, le=5)] = 3
 
 
@@ -57,7 +69,7 @@ def make_app(where: str | Path, **how: Any) -> FastAPI:
     app.add_middleware(TokenMiddleware, fleet=fleet)
 
     @app.post("/subjects/{subject}/questions", status_code=201)
-    async def add(subject: str, new: NewQuestion) -> Question:
+    async def add(subject: Text, new: NewQuestion) -> Question:
         if new.answer >= len(new.choices):
             raise HTTPException(422, f"answer {new.answer} is none of {len(new.choices)} choices")
         try:
@@ -69,11 +81,11 @@ def make_app(where: str | Path, **how: Any) -> FastAPI:
         return Question(**row)
 
     @app.get("/subjects/{subject}/questions")
-    async def newest(subject: str, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> list[Question]:
+    async def newest(subject: Text, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> list[Question]:
         return [Question(**row) for row in await fleet.fetch("questions", SOME, subject, limit, key=subject)]
 
     @app.get("/subjects/{subject}/questions/{number}")
-    async def one(subject: str, number: UUID) -> Question:
+    async def one(subject: Text, number: UUID) -> Question:
         row = await fleet.fetchrow("questions", ONE, subject, number, key=subject)
         if row is None:
             raise HTTPException(404, "no such question")
@@ -84,8 +96,13 @@ def make_app(where: str | Path, **how: Any) -> FastAPI:
         return [dict(row) for row in await fleet.everywhere("questions", COUNTS, order_by="subject")]
 
     @app.get("/subjects/{subject}/route")
-    async def route(subject: str) -> dict[str, Any]:
+    async def route(subject: Text) -> dict[str, Any]:
         return fleet.explain("questions", key=subject).to_json()
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
+        """As FastAPI's own, without what was sent: that need not be anything that JSON can hold."""
+        return JSONResponse({"detail": [{name: one[name] for name in ("loc", "msg", "type")} for one in error.errors()]}, 422)
 
     @app.exception_handler(pgfleet.PgfleetError)
     async def say(request: Request, error: pgfleet.PgfleetError) -> JSONResponse:

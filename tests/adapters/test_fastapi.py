@@ -94,6 +94,18 @@ async def test_errors_say_what_they_are(http: httpx.AsyncClient) -> None:
     assert (await http.post("/subjects/PMP/questions", json=NEW | {"answer": 7})).status_code == 422
 
 
+@pytest.mark.parametrize("wrong", ["nul \\u0000", "lone surrogate \\ud800"])
+async def test_what_cannot_be_stored_is_the_callers_mistake(http: httpx.AsyncClient, wrong: str) -> None:
+    json = {"Content-Type": "application/json"}
+    good = '{"stem": "stored", "choices": ["slack", "boat"], "answer": 0}'
+    for word in ("stored", "boat", "stem"):
+        said = await http.post("/subjects/PMP/questions", content=good.replace(word, wrong), headers=json)
+        assert said.status_code == 422, said.text
+    for content in (good.replace('"stored"', "NaN"), good.replace("0}", "99999999999}")):
+        assert (await http.post("/subjects/PMP/questions", content=content, headers=json)).status_code == 422
+    assert (await http.get("/subjects/a%00b/questions")).status_code == 422
+
+
 async def test_everything_is_counted_and_explained(http: httpx.AsyncClient) -> None:
     await post(http, "counted", "Art")
     counts = {row["subject"]: row["questions"] for row in (await http.get("/subjects")).json()}

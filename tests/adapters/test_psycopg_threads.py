@@ -55,7 +55,7 @@ def test_reads_are_read_only_and_writes_are_committed(fleet: Fleet, servers: Ban
 def test_the_route_is_there_without_a_driver(fleet: Fleet, servers: Bank) -> None:
     route = fleet.route("questions", key="PMP", write=True)
     assert (route.name, route.port, route.role) == (servers.primary, servers.nodes[servers.primary].port, "write")
-    with psycopg.connect(**route.connect_kwargs(user="pgfleet_app", password="pgfleet_app")) as conn:  # type: ignore[arg-type]
+    with psycopg.connect(**route.connect_kwargs(user="pgfleet_app", password="pgfleet_app")) as conn:
         row = conn.execute("select current_setting('pgfleet.epoch')").fetchone()
         assert row == ("7",)
 

@@ -17,6 +17,7 @@ from pgfleet.errors import BlockRolledBack
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(120)]
 
 INSERT = text("insert into questions (subject, stem) values ('PMP', 'late')")
+SHORT = 0.4
 ROLES = pytest.mark.parametrize("write", [True, False], ids=["write", "read"])
 
 
@@ -42,6 +43,12 @@ async def backend(sessions: FleetSessions, *, write: bool = True) -> int:
         pid = await session.scalar(text("select pg_backend_pid()"))
         await session.commit()
         return int(pid)
+
+
+async def hurried(sessions: FleetSessions, *, write: bool) -> FleetSession:
+    """One that has a connection already, and no time to open another."""
+    await backend(sessions, write=write)
+    return using(sessions, SHORT, write=write)
 
 
 async def rows(sessions: FleetSessions) -> int:
@@ -71,13 +78,13 @@ async def test_a_begin_that_the_server_refuses_does_no_harm_to_who_comes_next(se
 
 
 async def test_more_callers_than_time_do_no_harm_to_who_comes_next(sessions: FleetSessions) -> None:
-    async def hurried() -> None:
+    async def one() -> None:
         async with using(sessions, 0.05) as session:
             await session.execute(text("select pg_sleep(0.003)"))
             await session.commit()
 
     for _ in range(2):
-        ends = await asyncio.gather(*(hurried() for _ in range(60)), return_exceptions=True)
+        ends = await asyncio.gather(*(one() for _ in range(60)), return_exceptions=True)
         assert {type(end) for end in ends} <= {type(None), pgfleet.DeadlineExceeded, pgfleet.OutcomeUnknown}
         assert await backend(sessions)
 
@@ -85,14 +92,14 @@ async def test_more_callers_than_time_do_no_harm_to_who_comes_next(sessions: Fle
 @ROLES
 async def test_the_callers_own_error_stays(sessions: FleetSessions, *, write: bool) -> None:
     with pytest.raises(ValueError, match="mine"):  # noqa: PT012
-        async with using(sessions, 0.2, write=write) as session:
+        async with await hurried(sessions, write=write) as session:
             await session.execute(text("select 1"))
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(SHORT)
             raise ValueError("mine")
     with pytest.raises(ValueError, match="mine"):  # noqa: PT012
-        async with using(sessions, 0.2, write=write) as session, session.begin(), session.begin_nested():
+        async with await hurried(sessions, write=write) as session, session.begin(), session.begin_nested():
             await session.execute(text("select 1"))
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(SHORT)
             raise ValueError("mine")
     with pytest.raises(ValueError, match="mine"):  # noqa: PT012
         async with using(sessions, write=write) as session, session.begin(), session.begin_nested():
@@ -104,16 +111,16 @@ async def test_the_callers_own_error_stays(sessions: FleetSessions, *, write: bo
 
 @ROLES
 async def test_what_comes_too_late_is_told_as_late(sessions: FleetSessions, *, write: bool) -> None:
-    async with using(sessions, 0.2, write=write) as session:
+    async with await hurried(sessions, write=write) as session:
         await session.execute(text("select 1"))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(SHORT)
         for _ in range(2):
             with pytest.raises(pgfleet.DeadlineExceeded):
                 await session.execute(text("select 1"))
     with pytest.raises(pgfleet.DeadlineExceeded):
-        async with using(sessions, 0.2, write=write) as session, session.begin_nested():
+        async with await hurried(sessions, write=write) as session, session.begin_nested():
             await session.execute(text("select pg_sleep(30)"))
-    async with using(sessions, 0.2, write=write) as session:
+    async with await hurried(sessions, write=write) as session:
         with pytest.raises(pgfleet.DeadlineExceeded):
             await session.execute(text("select pg_sleep(30)"))
         with pytest.raises(pgfleet.DeadlineExceeded):
@@ -122,11 +129,25 @@ async def test_what_comes_too_late_is_told_as_late(sessions: FleetSessions, *, w
 
 
 @ROLES
+@pytest.mark.parametrize("slow", ["the caller", "the server"])
+async def test_rows_that_come_too_late_are_told_as_late(sessions: FleetSessions, slow: str, *, write: bool) -> None:
+    sql = "select generate_series(1, 10000)" + (", pg_sleep(0.002)" if slow == "the server" else "")
+    count = 0
+    with pytest.raises(pgfleet.DeadlineExceeded):  # noqa: PT012
+        async with await hurried(sessions, write=write) as session:
+            async for _ in await session.stream(text(sql)):
+                count += 1
+                await asyncio.sleep(0.1 if slow == "the caller" else 0)
+    assert count
+    assert await backend(sessions, write=write)
+
+
+@ROLES
 async def test_a_commit_that_comes_too_late_is_not_sent(sessions: FleetSessions, *, write: bool) -> None:
     before = await rows(sessions)
-    async with using(sessions, 0.2, write=write) as session:
+    async with await hurried(sessions, write=write) as session:
         await session.execute(INSERT if write else text("select 1"))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(SHORT)
         with pytest.raises(pgfleet.DeadlineExceeded):
             await session.commit()
     assert await rows(sessions) == before
@@ -136,12 +157,12 @@ async def test_a_commit_that_comes_too_late_is_not_sent(sessions: FleetSessions,
 @ROLES
 async def test_a_rollback_has_time_of_its_own(sessions: FleetSessions, *, write: bool) -> None:
     pid = await backend(sessions, write=write)
-    async with using(sessions, 0.2, write=write) as session:
+    async with await hurried(sessions, write=write) as session:
         await session.execute(text("select 1"))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(SHORT)
         await session.rollback()
         assert await session.scalar(text("select pg_backend_pid()")) == pid  # another transaction, whose time begins now
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(SHORT)  # and it is closed when that is up, too
     assert await backend(sessions, write=write) == pid
 
 

@@ -116,13 +116,20 @@ async def test_what_we_refuse_is_refused(sessions: FleetSessions, heard: Listene
 
 async def test_what_was_late_is_a_deadline(sessions: FleetSessions, heard: Listener) -> None:
     for write in (True, False):
+        async with using(sessions, write=write) as session:
+            await session.execute(ONE)
+        assert told(heard) == ("ok", "")
         with pytest.raises(pgfleet.DeadlineExceeded):
-            async with using(sessions, write=write, deadline=0.2) as session:
+            async with using(sessions, write=write, deadline=0.4) as session:
                 await session.execute(text("select pg_sleep(30)"))
         assert told(heard) == ("deadline", pgfleet.DeadlineExceeded.code)
-    async with using(sessions, deadline=0.2) as session:
+    async with using(sessions) as session:
         await session.execute(ONE)
-        await asyncio.sleep(0.3)
+        await session.commit()
+        heard.calls.clear()
+        session.using("questions", key="PMP", write=True, deadline=0.4)
+        await session.execute(ONE)
+        await asyncio.sleep(0.5)
         with pytest.raises(pgfleet.DeadlineExceeded):
             await session.commit()
     assert told(heard) == ("deadline", pgfleet.DeadlineExceeded.code)

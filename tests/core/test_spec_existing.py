@@ -120,6 +120,21 @@ GOOD = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("pools", "severity", "said", "hint"),
+    [
+        ("{max_connections: 10}", "warning", "leaves 0 for clients", "max_connections: 28"),
+        ("{max_connections: 10, processes: 2}", "error", "2 processes x", "max_connections: 41"),
+    ],
+)
+def test_servers_that_have_no_poolers_are_not_told_of_any(pools: str, severity: str, said: str, hint: str) -> None:
+    (told,) = check(read("f", f"{ONE}pools: {pools}\n"))
+    assert (told.code, told.severity, told.hint) == (codes.CONNECTIONS, severity, hint)
+    assert said in told.message
+    assert "pooler" not in told.message
+    assert "-" not in told.message
+
+
 @pytest.mark.parametrize("text", GOOD)
 def test_nothing_is_said_of_what_is_good(text: str) -> None:
     assert found(text) == []

@@ -115,6 +115,20 @@ def test_migrate_and_sql(desk: Desk) -> None:
     assert "migrate" in desk.said("log")
 
 
+def test_a_password_of_two_lines_is_not_for_psql(desk: Desk) -> None:
+    desk.pair.primary.psql("drop role if exists breaks; create role breaks login superuser password E'two\\nlines'")
+    desk.pair.caught_up()
+    desk.environment = {
+        name: text.replace(f"{OWNER}:{PASSWORD}@", "breaks:two%0Alines@") for name, text in desk.environment.items()
+    }
+    desk.said("apply")
+    assert desk.document("sql", "-c", "select current_user")["results"][0]["rows"] == [{"current_user": "breaks"}]
+    done = desk.run("sql", "-c", "select 1", "--", "-XAt")
+    assert done.returncode == 2
+    assert "line break" in done.stderr
+    assert "lines" not in done.stdout + done.stderr
+
+
 async def test_the_client_reads_on_the_replica_and_writes_on_the_primary(desk: Desk) -> None:
     desk.said("apply")
     desk.said("migrate", str(desk.place / "schema"))

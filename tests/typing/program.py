@@ -6,6 +6,7 @@ import asyncio
 from typing import assert_type
 
 import asyncpg
+import psycopg
 from sqlalchemy import Text, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -51,6 +52,12 @@ async def main() -> None:
         route = fleet.route("questions", key="PMP", write=True)
         assert_type(route.because, str)
         print(route.dsn(user="app"), route.connect_kwargs(user="app", password="x"))
+        with psycopg.connect(**route.connect_kwargs(user="app", password="x"), autocommit=True) as plain:
+            print(plain.execute("select 1").fetchone())
+        async with await psycopg.AsyncConnection.connect(**route.connect_kwargs(user="app")) as other:
+            print(await (await other.execute("select 1")).fetchone())
+        native = await asyncpg.connect(route.dsn(user="app"), password="x", timeout=2)
+        await native.close()
 
         async with pgfleet.adapters.psycopg.AsyncFleet(fleet) as people, people.read("questions", key="PMP") as lent:
             cursor = await lent.execute("select %s", ["x"])

@@ -34,3 +34,4 @@ async def main(fleet: pgfleet.Fleet, people: AsyncFleet, sessions: FleetSessions
 def threads(fleet: Fleet) -> None:
     Fleet("fleet.yaml", regions="us-west")  # mistake: no such word
     fleet.route("questions", key="PMP", write="yes")  # mistake: a bool
+    fleet.route("questions", key="PMP").connect_kwargs(users="app")  # mistake: no such word

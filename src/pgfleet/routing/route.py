@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 from pgfleet.names import NodeName
@@ -17,8 +17,9 @@ from pgfleet.routing.placement import Placed
 
 Role = Literal["read", "write"]
 
-#: What a driver of libpq's family is told by keyword.
-ConnectValue = str | int
+#: What a driver of libpq's family is told by keyword: texts, and the port. To a type checker they are of any type, or every other
+#: argument of a driver's ``connect`` might be among them (a TypedDict does for mypy; pyright holds it open).
+ConnectWords = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +88,13 @@ class Route:
         claimed = {"pgfleet.epoch": str(self.epoch)} if self.epoch else {}
         return {"default_transaction_read_only": "off"} | claimed
 
-    def connect_kwargs(self, *, user: str | None = None, password: str | None = None) -> dict[str, ConnectValue]:
+    def connect_kwargs(self, *, user: str | None = None, password: str | None = None) -> ConnectWords:
         """Keywords of libpq, as psycopg takes them. A login is in them only where the caller puts one in.
 
         A write's session is refused by the driver itself when the server turns out not to be writable
         (``target_session_attrs``): a route that became old between choosing and connecting does no harm.
         """
-        words: dict[str, ConnectValue] = {
+        words: ConnectWords = {
             "host": self.host,
             "port": self.port,
             "dbname": self.database,

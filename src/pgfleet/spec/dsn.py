@@ -96,7 +96,10 @@ def without_password(line: str) -> str:
 
 def parse_dsn(text: str) -> Dsn:
     """:raises NotADsn: it is none, or one that says what pgfleet cannot do."""
+    text = text.strip(_SPACE)  # a file's last line ends
     said = _said(text)
+    if text.startswith(_SCHEMES) and any(sign in text for sign in _SPACE):
+        raise NotADsn("a space in a URI is written %20")
     for key in said:
         if key in _WHY_NOT:
             raise NotADsn(f"a DSN with `{key}` cannot be used: {_WHY_NOT[key]}")
@@ -148,15 +151,13 @@ def _protection(said: dict[str, str], host: str) -> tuple[Protection, str]:
 
 
 def _said(text: str) -> dict[str, str]:
-    text = text.strip(_SPACE)  # a file's last line ends
+    text = text.strip(_SPACE)
     return _uri(text) if text.startswith(_SCHEMES) else _words(text)
 
 
 def _uri(text: str) -> dict[str, str]:
     """As ``conninfo_uri_parse_options`` in libpq's fe-connect.c reads it: who is what stands before the first ``@``, if no ``/``
     does."""
-    if any(sign in text for sign in _SPACE):
-        raise NotADsn("a space in a URI is written %20")
     rest = text.partition("://")[2]
     said: dict[str, str] = {}
     if who := re.match(r"[^@/]*@", rest):

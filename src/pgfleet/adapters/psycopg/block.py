@@ -35,7 +35,7 @@ from pgfleet.client.guide import REFUSED, Aim, Guide
 from pgfleet.client.observing import Call
 from pgfleet.errors import CannotConnect, DeadlineExceeded
 from pgfleet.names import NodeName
-from pgfleet.routing.route import ConnectValue, Route
+from pgfleet.routing.route import ConnectWords, Route
 from pgfleet.runtime.clock import Deadline, monotonic
 
 C = TypeVar("C", Connection, AsyncConnection)
@@ -122,11 +122,12 @@ class Block(Generic[C]):
         self.guide, self.aim, self.deadline, self.call = guide, aim, deadline, call
         self._size = size
 
-    def words(self) -> dict[str, ConnectValue]:
+    def words(self) -> ConnectWords:
         """What a new connection for ``route`` is opened with."""
         login = self.guide.login(self.route.name)
         words = self.route.connect_kwargs(user=login.role, password=login.password)
-        return words | {"dbname": login.database, "application_name": "pgfleet", "client_encoding": "utf8"}
+        words["dbname"], words["application_name"], words["client_encoding"] = login.database, "pgfleet", "utf8"
+        return words
 
     # -- beginning -------------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 
 from pgfleet.errors import CannotConnect, DeadlineExceeded
-from pgfleet.routing.route import ConnectValue
+from pgfleet.routing.route import ConnectWords
 from pgfleet.runtime.clock import Deadline
 from pgfleet.runtime.sql import CONNECT_SECONDS
 
@@ -175,7 +175,7 @@ class AsyncConnection(_Guarded, psycopg.AsyncConnection[Any]):
         self._refuse("rollback")
 
 
-def connect(words: dict[str, ConnectValue], deadline: Deadline) -> Connection:
+def connect(words: ConnectWords, deadline: Deadline) -> Connection:
     """Open one.
 
     :raises CannotConnect: with the reason; nothing was sent that could have done anything.
@@ -190,7 +190,7 @@ def connect(words: dict[str, ConnectValue], deadline: Deadline) -> Connection:
     return connection
 
 
-async def connect_async(words: dict[str, ConnectValue], deadline: Deadline) -> AsyncConnection:
+async def connect_async(words: ConnectWords, deadline: Deadline) -> AsyncConnection:
     """Open one.
 
     :raises CannotConnect: with the reason; nothing was sent that could have done anything.
@@ -203,7 +203,7 @@ async def connect_async(words: dict[str, ConnectValue], deadline: Deadline) -> A
         raise _cannot(words, error, limit) from error
 
 
-def _cannot(words: dict[str, ConnectValue], error: Exception, limit: Deadline) -> CannotConnect:
+def _cannot(words: ConnectWords, error: Exception, limit: Deadline) -> CannotConnect:
     silence = f"silent for {limit.allowed:.3g} s"
     said = str(error).strip() or (silence if isinstance(error, TimeoutError) else type(error).__name__)
     state = getattr(error, "sqlstate", None)

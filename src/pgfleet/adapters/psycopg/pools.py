@@ -17,11 +17,11 @@ from pgfleet.adapters.psycopg.connection import AsyncConnection, Connection, con
 from pgfleet.client.observing import Observing
 from pgfleet.errors import FleetClosed
 from pgfleet.names import NodeName
-from pgfleet.routing.route import ConnectValue, Role
+from pgfleet.routing.route import ConnectWords, Role
 from pgfleet.runtime.clock import Deadline
 
 #: What a new connection is opened with; worked out only when one is.
-Words = Callable[[], dict[str, ConnectValue]]
+Words = Callable[[], ConnectWords]
 C = TypeVar("C", Connection, AsyncConnection)
 
 

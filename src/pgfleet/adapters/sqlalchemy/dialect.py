@@ -100,6 +100,13 @@ class Dialect(PGDialect_asyncpg):
                 super().do_rollback_to_savepoint(connection, name)  # type: ignore[no-untyped-call]
                 driver.trouble = None  # what had failed since is undone
 
+    def fetching(self, driver: Lent, error: BaseException) -> Exception | None:
+        """What an error means that came while rows were fetched, which no method of a dialect sees; None: what it says."""
+        if driver.trouble is error or not isinstance(error, Exception):
+            return None  # it came another way, and was told
+        driver.trouble = told = self._told(driver, error)
+        return told if told is not error else None
+
     def _commit(self, dbapi_connection: Any, driver: Lent) -> None:
         if driver.deadline is not None and driver.deadline.left() <= 0:
             driver.terminate()

@@ -16,7 +16,7 @@ from sqlalchemy.util import await_only
 from pgfleet.adapters.sqlalchemy.dialect import Dialect, Lent
 from pgfleet.client.catalogue import Catalogue
 from pgfleet.client.guide import Guide
-from pgfleet.errors import CannotConnect
+from pgfleet.errors import CannotConnect, PgfleetError
 from pgfleet.names import NodeName
 from pgfleet.routing.route import Role, Route
 from pgfleet.runtime.clock import Deadline
@@ -61,6 +61,7 @@ class NodeEngine:
         dialect.node, dialect.role, dialect.guide = self.node, self.role, guide
         event.listen(self.engine.sync_engine, "checkout", self._checkout)
         event.listen(self.engine.sync_engine, "reset", self._reset)
+        event.listen(self.engine.sync_engine, "handle_error", self._failed, retval=True)
 
     def renew(self, route: Route) -> None:
         """What new connections are opened with, from now on."""
@@ -176,6 +177,14 @@ class NodeEngine:
                 await_only(self._catalogue.ask(driver))
         except Exception:  # noqa: BLE001 - whatever it was: what is left in this session is not known
             driver.terminate()
+
+    def _failed(self, context: Any) -> Exception | None:
+        if context.connection is None or context.connection.invalidated or isinstance(context.original_exception, PgfleetError):
+            return None
+        driver: Lent | None = context.connection.connection.driver_connection
+        dialect: Any = context.dialect
+        told: Exception | None = dialect.fetching(driver, context.original_exception) if driver is not None else None
+        return told
 
     def _tell(self) -> None:
         self._guide.observing.connections("sqlalchemy", self.node, self.role, self._alive)

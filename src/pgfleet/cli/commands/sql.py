@@ -199,7 +199,14 @@ def _password_in_memory(password: str) -> str:
 
     libpq wants a plain file that only its owner may read (``passwordFromFile`` in fe-connect.c), which this is; each
     opening of its name begins at its first byte, so psql's ``\\c`` finds it, too.
+
+    :raises WrongUsage: the password is of several lines, and such a file's entry is one.
     """
+    from pgfleet.errors import WrongUsage
+
+    if "\n" in password or password.endswith("\r"):
+        message = "the password has a line break, and psql has no way to be given one that no other process sees"
+        raise WrongUsage(message, hint="with --json and -c no psql is needed; or a password without line breaks")
     handle = os.memfd_create("pgpass", 0)  # 0: not closed by exec
     os.fchmod(handle, 0o600)
     escaped = password.replace("\\", "\\\\").replace(":", "\\:")

@@ -38,14 +38,18 @@ def settings_are_the_owners(subject: Subject) -> Iterator[Finding]:
 def connections_suffice(subject: Subject) -> Iterator[Finding]:
     fleet, pools = subject.fleet, subject.fleet.pools
     free = pools.max_connections - RESERVED
-    limit = f"max_connections {pools.max_connections} leaves {free}"
+    limit = f"max_connections {pools.max_connections} leaves {max(free, 0)}"
     regions = len(fleet.regions) if fleet.traits.poolers else 0
     poolers = regions * pools.default_pool_size
     each = f"{regions} region{'s' if regions > 1 else ''} x default_pool_size {pools.default_pool_size}"
     # Where there is no replica, the primary answers what is read as well.
     alone = any(sum(shape.voters.values()) + sum(shape.readers.values()) == 1 for shape in fleet.shapes())
     path: Path = ("pools", "default_pool_size")
-    if poolers > free:
+    if free <= 0 and not poolers and pools.processes is None:
+        message = f"{limit} for clients: {RESERVED} are kept for people, monitoring and migrations"
+        fewest = pools.per_process + PROBES + RESERVED
+        yield Finding(codes.CONNECTIONS, ("pools", "max_connections"), message, f"max_connections: {fewest}", "warning")
+    elif poolers > max(free, 0):
         message = f"the poolers may open {each} = {poolers} connections to one primary; {limit}"
         yield Finding(codes.CONNECTIONS, path, message, _fits(free, regions, poolers), _severity(fleet))
     elif fleet.through == "pooler" and 2 * poolers > free:
