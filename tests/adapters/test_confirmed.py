@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(180)]
 
 INSERT = "insert into questions (subject) values ('one-a')"
 LOCAL = "set local synchronous_commit = local"
-#: What is done in a block, and whether its COMMIT is known to have waited for the replicas then.
+#: What is done in a block, and whether its COMMIT is known to have waited for the replicas then; None: nor where it is.
 PLAIN = {
     "nothing besides": ([INSERT], True),
     "for nobody": ([LOCAL, INSERT], False),
@@ -33,9 +33,10 @@ PLAIN = {
 }
 #: psycopg asks the server; of SQLAlchemy's, whoever may have set anything may have set this.
 ASKED = PLAIN | {
+    "for no disk": (["set local synchronous_commit = off", INSERT], None),
     "back again": ([LOCAL, INSERT, "set local synchronous_commit = on"], True),
-    "in a transaction of its own": ([LOCAL, INSERT, "commit", "begin"], False),
-    "with nothing left to commit": ([INSERT, "commit"], False),
+    "in a transaction of its own": ([LOCAL, INSERT, "commit", "begin"], None),
+    "with nothing left to commit": ([INSERT, "commit"], None),
 }
 
 
@@ -71,8 +72,10 @@ async def fleet(stage: Replicated) -> AsyncIterator[Fleet]:
         yield opened
 
 
-def is_known(token: Token) -> bool:
+def is_known(token: Token) -> bool | None:
     (position,) = token.of("one")
+    if not position.timeline:
+        return None
     assert position.within < position.lsn
     return position.within > 0
 

@@ -195,6 +195,10 @@ class Guide:
         """The caller's reads of ``shard`` must see as far as ``position``. Called in the caller's own context."""
         self._fleet._open.carrying.wrote(shard, position)
 
+    def unsure(self, shard: str) -> None:
+        """Something may have been written, nobody knows where: whoever looks for it shall look at the primary."""
+        self.wrote(shard, Position(0, 0))
+
     async def refused(self, aim: Aim, error: BaseException, deadline: Deadline) -> BaseException:
         """What a refusal by a shard's guard means, after a look at the map: the key has moved, or the SQL writes another key."""
         placed = self._fleet._open.placed
@@ -217,7 +221,7 @@ class Guide:
 
         :param said: what was seen. :param answered: it was answered, but not confirmed by the replicas.
         """
-        self.wrote(aim.shard, Position(0, 0))  # whoever looks whether it is there shall not look where it cannot be yet
+        self.unsure(aim.shard)
         resolver = None
         if (mark := aim.mark) is not None:
             resolve = self._fleet._open.outcomes.resolve

@@ -71,7 +71,6 @@ class Connection(asyncpg.Connection):
         self.last_status = ""
         self._touches: Callable[[str], bool] = _always
         self._kept: dict[str, Any] = {}
-        self._block: Any = None  # stands for a transaction that was begun by control()
         self.add_log_listener(_notice)
 
     def lend(self, touches: Callable[[str], bool]) -> None:
@@ -172,10 +171,11 @@ class Connection(asyncpg.Connection):
     def transaction(self, *args: Any, **kwargs: Any) -> Any:
         """As asyncpg's; inside a block, whose transaction asyncpg did not begin, a savepoint."""
         if not self.is_in_transaction():
-            if self._top_xact is self._block:
-                self._top_xact = None
+            # That of a block that has ended; or asyncpg has named one before it sent BEGIN, which failed: all that follows would
+            # be savepoints of a transaction that never was.
+            self._top_xact = None
         elif self._top_xact is None:
-            self._top_xact = self._block = super().transaction()
+            self._top_xact = super().transaction()  # stands for one that was begun by control()
         return super().transaction(*args, **kwargs)
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:

@@ -27,7 +27,7 @@ from pgfleet.adapters.psycopg.words import (
     read_answer,
     refused,
     rolled_back,
-    waits,
+    waits_for,
     write_in_read,
 )  # fmt: skip
 from pgfleet.client.borrowing import PAUSE
@@ -206,7 +206,7 @@ class Block(Generic[C]):
         except BaseException:
             self.pool.drop(connection)
             raise
-        waited = status == TransactionStatus.INTRANS and waits(results)
+        waited = waits_for(results) if status == TransactionStatus.INTRANS else "nobody"
         answer = read_answer(results)
         if connection.unreplicated or not answer.clean:
             self.pool.drop(connection)
@@ -220,7 +220,10 @@ class Block(Generic[C]):
             raise rolled_back(self.aim)
         if self.aim.mark is not None:
             self.guide.marked(self.aim)
-        self.guide.wrote(self.aim.shard, (yield Mark(self.deadline.began if waited else None)))
+        if waited == "nobody":
+            self.guide.unsure(self.aim.shard)
+        else:
+            self.guide.wrote(self.aim.shard, (yield Mark(self.deadline.began if waited == "replicas" else None)))
 
     def fail(self, error: BaseException) -> Steps:
         """Roll back; then raise what the caller's ``error`` means, where that is another one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import psycopg
@@ -86,13 +86,16 @@ def read_answer(results: Sequence[PGresult]) -> Answer:
     return Answer(tag, error, clean)
 
 
-def waits(results: list[PGresult]) -> bool:
+def waits_for(results: list[PGresult]) -> Literal["replicas", "disk", "nobody"]:
     """What the server said to the question that :data:`COMMIT` begins with, which is taken off ``results``. One that the
     caller's own SQL began has no key, and another before it may have waited for nobody."""
     if results[0].status != ExecStatus.TUPLES_OK:
-        return False
+        return "disk"
     asked = results.pop(0)
-    return asked.get_value(0, 0) in (b"on", b"remote_apply") and bool(asked.get_value(0, 1))
+    setting = asked.get_value(0, 0)
+    if setting == b"off" or not asked.get_value(0, 1):
+        return "nobody"
+    return "replicas" if setting in (b"on", b"remote_apply") else "disk"
 
 
 def refused(results: Sequence[PGresult]) -> psycopg.Error | None:

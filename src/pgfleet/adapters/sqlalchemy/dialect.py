@@ -38,13 +38,6 @@ class Lent(Connection):
         if not self.touched:
             self.touched = self._touches(statement)
 
-    def transaction(self, *args: Any, **kwargs: Any) -> Any:
-        # asyncpg names the transaction before it sends BEGIN, and where that fails keeps the name: all that follows would be
-        # savepoints of a transaction that never was.
-        if not self.is_in_transaction():
-            self._top_xact = None
-        return super().transaction(*args, **kwargs)
-
     @property
     def _config(self) -> Any:
         # asyncpg reads its command_timeout here for every call, and refuses at once when it is not above zero.
