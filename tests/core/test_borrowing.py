@@ -34,8 +34,8 @@ class Nowhere:
     def failed(self, node: NodeName, *, silent: bool) -> None:
         return
 
-    def route(self, shard: str) -> Any:
-        return type("Route", (), {"because": "nobody is there"})
+    def why_nobody(self, shard: str, mode: str) -> str:
+        return "nobody is there"
 
     async def change(self, deadline: Deadline, at_most: float | None = None) -> None:
         self.waits.append(at_most)
