@@ -169,10 +169,11 @@ class NotResolvable(Refused):
 class CannotMerge(Refused):
     """The answers of several shards cannot be put into one order, so no order was made up.
 
-    What is ordered by is not a column of the answer; or it stands there twice; or its values have no common order (json,
-    composite types); or a shard sorts text by another collation than by code point, and was asked for its first rows
-    only. Order by columns that the query selects, of simple types, and write ``name collate "C"`` where a database has
-    another collation. Where the arguments themselves are wrong, nothing was sent.
+    What is ordered by is not a column of the answer; or it stands there twice; or its values have no common order; or they
+    have one that only PostgreSQL knows (enum, money, json, citext, ranges, intervals of a year or more); or a shard sorts
+    text by another collation than by code point, and was asked for its first rows only. Order by columns that the query
+    selects, of simple types, and write ``name collate "C"`` where a database has another collation. Where the arguments
+    themselves are wrong, nothing was sent.
     """
 
     code = "PGF-F260"
@@ -181,7 +182,8 @@ class CannotMerge(Refused):
 class CannotCombine(Refused):
     """The partial results of several shards cannot be combined as was asked; the column is named.
 
-    A column is neither combined nor grouped by, or not in the answer; or its values cannot be added or compared; or an
+    A column is neither combined nor grouped by, or not in the answer; or its values cannot be added, or not be compared
+    as PostgreSQL compares them (enum, money, text by another collation: ``min(name collate "C")``); or an
     average is weighted by a column that did not count what was averaged: ``count(x)`` counts the values of ``avg(x)``,
     ``count(*)`` counts NULLs too. Where the arguments themselves are wrong, nothing was sent.
     """
