@@ -525,11 +525,13 @@ async def test_a_pooler_that_is_started_again_is_waited_for(stage: Pooled) -> No
     async with stage.client(deadline=30) as fleet:
         await insert(fleet)
         stage.pooler.stop()
-        with pytest.raises(DeadlineExceeded, match="cannot be connected to"):
-            await fleet.execute("questions", INSERT, "one-a", uuid4(), key="one-a", deadline=0.5)
-        waiting = [asyncio.create_task(insert(fleet)), asyncio.create_task(insert(fleet))]
-        await asyncio.sleep(0.2)
-        stage.pooler.start()
+        try:
+            with pytest.raises(DeadlineExceeded, match="cannot be connected to"):
+                await fleet.execute("questions", INSERT, "one-a", uuid4(), key="one-a", deadline=0.5)
+            waiting = [asyncio.create_task(insert(fleet)), asyncio.create_task(insert(fleet))]
+            await asyncio.sleep(0.2)
+        finally:
+            stage.pooler.start()
         for row in await asyncio.gather(*waiting):
             assert (await find(fleet, row, max_staleness=0))[1]
 

@@ -66,7 +66,8 @@ class Borrowing:
                 if mode == "write":
                     await router.change(deadline, PAUSE)
             except TimeoutError:
-                waits_for = f"a free connection to {node.member}, of {pool.open}"
+                if pool.open:  # else one was being opened, and why that did not go well before is more to the point
+                    waits_for = f"a free connection to {node.member}, of {pool.open}"
             else:
                 call.waited("connection", monotonic() - began)
                 call.at(node, choice)

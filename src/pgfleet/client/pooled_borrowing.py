@@ -62,7 +62,8 @@ class PooledBorrowing(Borrowing):
                         break  # it answered; another one would say the same
                     self._pooler.absent(pool)
                 except TimeoutError:
-                    waits_for = f"a free connection to {pool.whose}, of {pool.open}"
+                    if pool.open:  # else one was being opened, and why that did not go well before is more to the point
+                        waits_for = f"a free connection to {pool.whose}, of {pool.open}"
                 else:
                     call.waited("connection", monotonic() - began)
                     call.at(pool.node.name, Said(f"{pool.whose} leads there"))
