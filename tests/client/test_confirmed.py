@@ -94,9 +94,12 @@ async def test_who_is_connected_for_less_may_have_confirmed_more_before(stage: R
     assert router.position("one", seen, now() - word.settled / 2).within == word.confirmed
     assert router.position("one", seen, now() - word.settled - 1).within == 0, "sent before they were connected"
     assert router.position("one", seen, None).within == 0, "who knows for whom it waited"
-    ended = now()
-    for pid in await senders(stage):
+    ended, before = now(), set(await senders(stage))
+    for pid in before:
         os.kill(pid, signal.SIGTERM)
+    async with asyncio.timeout(30):
+        while before & set(await senders(stage)):
+            await asyncio.sleep(0.05)
     await settled(fleet)
     again = await asked(fleet)
     assert again.settled is not None

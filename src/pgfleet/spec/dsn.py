@@ -43,9 +43,11 @@ _WORD = re.compile(
 _PASSWORD = "".join(f"(?:{letter}|%{ord(letter):02x}|%{ord(letter.upper()):02x})" for letter in "password")
 #: Where a password stands in what need not be well-formed: after a user and before an ``@``, or after its name. What is a
 #: port before a path is none.
-_HOLDS = re.compile(rf"://[^@/:\[]*:(?!\d+(?:[/?]|$))[^@]+@|{_PASSWORD}\s*=\s*[^\s&]", re.IGNORECASE)
+_HOLDS = re.compile(rf"://[^@/:\[]*:(?!\d+(?:[/?]|$))[^@]+@|{_PASSWORD}\s*=\s*[^\s&]", re.IGNORECASE | re.ASCII)
 #: The same in a line of a file, rather too much of it than too little: to the last ``@``, to the end of the line.
-_SHOWS = re.compile(rf"(://[^@:]*:)(.*(?=@)|(?!\d+[/?])[^/\s&'\"]+)|({_PASSWORD}\s*=\s*)(.+?)(?=['\"\]}}\s,]*$)", re.IGNORECASE)
+_SHOWS = re.compile(
+    rf"(://[^@:]*:)(.*(?=@)|(?!\d+[/?])[^/\s&'\"]+)|({_PASSWORD}\s*=\s*)(.+?)(?=['\"\]}}\s,]*$)", re.IGNORECASE | re.ASCII
+)
 
 
 class NotADsn(ValueError):
