@@ -47,6 +47,10 @@ class Carrying:
         """This caller wrote to ``shard``, up to ``position``."""
         self._carrier().wrote(shard, position)
 
+    def unsure(self, shard: str) -> None:
+        """This caller may have written to ``shard``, nobody knows where: whoever looks for it shall look at the primary."""
+        self.wrote(shard, Position(0, 0))
+
     def _carrier(self) -> Carrier:
         carrier = self._here.get()
         if carrier is None:

@@ -196,8 +196,8 @@ class Guide:
         self._fleet._open.carrying.wrote(shard, position)
 
     def unsure(self, shard: str) -> None:
-        """Something may have been written, nobody knows where: whoever looks for it shall look at the primary."""
-        self.wrote(shard, Position(0, 0))
+        """As :meth:`Carrying.unsure`."""
+        self._fleet._open.carrying.unsure(shard)
 
     async def refused(self, aim: Aim, error: BaseException, deadline: Deadline) -> BaseException:
         """What a refusal by a shard's guard means, after a look at the map: the key has moved, or the SQL writes another key."""

@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -15,6 +15,7 @@ import asyncpg
 from pgfleet.client.borrowing import PAUSE, Borrowing
 from pgfleet.client.carrying import Carrying
 from pgfleet.client.claiming import write_outcome
+from pgfleet.client.committing import QUESTION, WaitsFor, waits_for
 from pgfleet.client.lookup_entry import On
 from pgfleet.client.lookups import Lookups
 from pgfleet.client.observing import Call
@@ -37,7 +38,6 @@ from pgfleet.errors import (
 from pgfleet.facts.addresses import NodeAddress
 from pgfleet.names import quote_literal
 from pgfleet.routing.hashing import Key, key_text
-from pgfleet.routing.token import Position
 from pgfleet.runtime.clock import Deadline
 from pgfleet.runtime.sql import Connection, sqlstate
 
@@ -45,8 +45,6 @@ T = TypeVar("T")
 
 #: Seconds for reading, after a COMMIT, where the primary is.
 POSITION_SECONDS = 1.0
-#: For whom a COMMIT waits; and the key that the block's transaction was begun with, which ends with it.
-_WAITS = "select current_setting('synchronous_commit') as waits, current_setting('pgfleet.key', true) as key"
 #: Seconds before a function is run again: doubled from the first to the last, and a part of it by chance, so that two that
 #: hindered each other do not meet again.
 AGAIN_FIRST, AGAIN_LAST = 0.005, 0.25
@@ -124,7 +122,7 @@ class Writer:
             try:
                 node, status = await self._sender.send(write.table, lambda: self.shard(write), send, deadline, call, refused, sql)
             except (OutcomeUnknown, asyncio.CancelledError):
-                self._unsure(self.shard(write))
+                self._carrying.unsure(self.shard(write))
                 raise
             await self._mark(node.name.shard, node, since=deadline.began if waited else None)
         return status
@@ -197,38 +195,30 @@ class Writer:
                 if sqlstate(error) in (OLD_EPOCH, NOT_OWNED):
                     await self._block_moved(write, shard, error, deadline)
                 raise
-            waits_for = await self._waits_for(connection, deadline)
+            waited_for = await self._waits_for(connection, deadline)
             try:
                 await self._commit(connection, write, shard, mark, deadline)
             except OutcomeUnknown:
-                self._unsure(shard)
+                self._carrying.unsure(shard)
                 raise
-        if waits_for == "nobody":
-            self._unsure(shard)  # where it is, its own primary does not know before it has written that to its disk
+        if waited_for == "nobody":
+            self._carrying.unsure(shard)  # where it is, its own primary does not know before it has written that to its disk
         else:
-            await self._mark(shard, node, since=deadline.began if waits_for == "replicas" else None)
+            await self._mark(shard, node, since=deadline.began if waited_for == "replicas" else None)
 
-    async def _waits_for(self, connection: Connection, deadline: Deadline) -> Literal["replicas", "disk", "nobody"]:
+    async def _waits_for(self, connection: Connection, deadline: Deadline) -> WaitsFor:
         """For whom a COMMIT on ``connection`` would wait now; the server is asked only where the block may have changed it."""
         if connection.waits_for_replicas:
             return "replicas"
         row = None
         if connection.is_in_transaction() and not connection.is_closed():
             try:
-                row = await connection.own(_WAITS, timeout=max(0.001, deadline.left()))
+                row = await connection.own(QUESTION, timeout=max(0.001, deadline.left()))
             except TimeoutError:
                 raise
             except (asyncpg.PostgresError, *BROKEN):
                 row = None  # the COMMIT that follows meets the same, and says what it means
-        if row is None or not row["key"]:
-            return "disk" if row is None else "nobody"  # its own SQL has committed before, and who knows how
-        match row["waits"]:
-            case "on" | "remote_apply":
-                return "replicas"
-            case "off":
-                return "nobody"
-            case _:
-                return "disk"
+        return "disk" if row is None else waits_for(row["setting"], row["key"])
 
     @asynccontextmanager
     async def session(self, write: Write, deadline: Deadline) -> AsyncIterator[Connection]:
@@ -241,7 +231,7 @@ class Writer:
                     if connection.unreplicated:
                         raise unknown(write.table, shard, node.name.member, None)
             except BaseException:
-                self._unsure(shard)  # each of its statements may have been committed by itself
+                self._carrying.unsure(shard)  # each of its statements may have been committed by itself
                 raise
             await self._mark(shard, node)
 
@@ -348,10 +338,6 @@ class Writer:
 
     # -- where it is -------------------------------------------------------------------------------------------------------------
 
-    def _unsure(self, shard: str) -> None:
-        """Something may have been written: whoever looks whether it is there shall not look where it cannot be yet."""
-        self._carrying.wrote(shard, Position(0, 0))
-
     async def _wrote_lookup(self, shard: str, deadline: Deadline) -> None:
         await self._mark(shard, self._router.primary(shard), since=deadline.began)
 
@@ -368,6 +354,6 @@ class Writer:
         if word is None or word.recovering:
             # It was acknowledged, and its primary is gone since. The next one has it; until that can say where it is, only a
             # primary will do.
-            self._carrying.wrote(shard, Position(0, 0))
+            self._carrying.unsure(shard)
             return
         self._carrying.wrote(shard, self._router.position(shard, word, since))

@@ -27,7 +27,7 @@ from pgfleet.adapters.psycopg.words import (
     read_answer,
     refused,
     rolled_back,
-    waits_for,
+    waited_for,
     write_in_read,
 )  # fmt: skip
 from pgfleet.client.borrowing import PAUSE
@@ -206,7 +206,7 @@ class Block(Generic[C]):
         except BaseException:
             self.pool.drop(connection)
             raise
-        waited = waits_for(results) if status == TransactionStatus.INTRANS else "nobody"
+        waited = waited_for(results) if status == TransactionStatus.INTRANS else "nobody"
         answer = read_answer(results)
         if connection.unreplicated or not answer.clean:
             self.pool.drop(connection)

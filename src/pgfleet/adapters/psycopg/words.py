@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -16,6 +16,7 @@ from psycopg import generators
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
+from pgfleet.client.committing import QUESTION, WaitsFor, waits_for
 from pgfleet.client.guide import Aim
 from pgfleet.errors import BlockRolledBack, WriteInRead
 from pgfleet.routing.route import Route
@@ -29,10 +30,7 @@ _RESET = (
 #: Where a statement has failed, which PostgreSQL answers by a rollback.
 COMMIT_AFTER_ERROR = f"commit; {_RESET}".encode()
 #: Asked before it: whether it will wait for the replicas, and whether this is the transaction that was begun for the block.
-COMMIT = (
-    b"select pg_catalog.current_setting('synchronous_commit'), pg_catalog.current_setting('pgfleet.key', true); "
-    + COMMIT_AFTER_ERROR
-)
+COMMIT = f"{QUESTION}; ".encode() + COMMIT_AFTER_ERROR
 ROLLBACK = f"rollback; {_RESET}".encode()
 #: Where the caller's own SQL ended the transaction.
 RESET = _RESET.encode()
@@ -86,16 +84,12 @@ def read_answer(results: Sequence[PGresult]) -> Answer:
     return Answer(tag, error, clean)
 
 
-def waits_for(results: list[PGresult]) -> Literal["replicas", "disk", "nobody"]:
-    """What the server said to the question that :data:`COMMIT` begins with, which is taken off ``results``. One that the
-    caller's own SQL began has no key, and another before it may have waited for nobody."""
+def waited_for(results: list[PGresult]) -> WaitsFor:
+    """What the server said to the question that :data:`COMMIT` begins with, which is taken off ``results``."""
     if results[0].status != ExecStatus.TUPLES_OK:
         return "disk"
     asked = results.pop(0)
-    setting = asked.get_value(0, 0)
-    if setting == b"off" or not asked.get_value(0, 1):
-        return "nobody"
-    return "replicas" if setting in (b"on", b"remote_apply") else "disk"
+    return waits_for((asked.get_value(0, 0) or b"").decode(), (asked.get_value(0, 1) or b"").decode())
 
 
 def refused(results: Sequence[PGresult]) -> psycopg.Error | None:
